@@ -1,0 +1,287 @@
+//! Actions, triggers and entities as data. One entry is the source of the request, the type checker, `actions show`,
+//! the JSON Schema, the docs and the simulated route.
+//!
+//! Not here: sending (see `connector`), interpretation of answers that needs code (`connector::entity`).
+
+pub mod decode;
+mod load;
+pub mod types;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value as Json;
+pub use types::{EnumType, Field, ObjectType, Type};
+
+/// What an action does to the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Effect {
+    Read,
+    Notify,
+    Write,
+    /// Called "containment" in texts for people.
+    Destructive,
+}
+
+impl Effect {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Effect::Read => "read",
+            Effect::Notify => "notify",
+            Effect::Write => "write",
+            Effect::Destructive => "destructive",
+        }
+    }
+}
+
+/// The kinds of connection, each serving one or more connectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConnectionKind {
+    Mde,
+    Graph,
+    CloudApps,
+    Email,
+    Teams,
+    Http,
+    Azure,
+}
+
+impl ConnectionKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ConnectionKind::Mde => "mde",
+            ConnectionKind::Graph => "graph",
+            ConnectionKind::CloudApps => "cloud_apps",
+            ConnectionKind::Email => "email",
+            ConnectionKind::Teams => "teams",
+            ConnectionKind::Http => "http",
+            ConnectionKind::Azure => "azure",
+        }
+    }
+
+    /// The kind that serves a connector: the word before an action's dot.
+    pub fn serving(connector: &str) -> Option<Self> {
+        Some(match connector {
+            "mde" => ConnectionKind::Mde,
+            "xdr" | "entra" | "exchange" => ConnectionKind::Graph,
+            "cloud_apps" => ConnectionKind::CloudApps,
+            "email" => ConnectionKind::Email,
+            "teams" => ConnectionKind::Teams,
+            "http" => ConnectionKind::Http,
+            "azure" => ConnectionKind::Azure,
+            _ => return None,
+        })
+    }
+}
+
+/// Where a text parameter ends up: decides how interpolated values are escaped, whatever the author does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Context {
+    #[default]
+    Plain,
+    Html,
+    Markdown,
+    UrlSegment,
+    Kql,
+    Json,
+    Card,
+}
+
+/// Where an input goes in the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    Path,
+    Query,
+    Body,
+    Header,
+    /// Read by the native handler or the look-up only.
+    None,
+}
+
+/// One input of an action.
+#[derive(Clone, Debug)]
+pub struct Param {
+    pub name: Arc<str>,
+    pub ty: Type,
+    pub required: bool,
+    pub default: Option<crate::value::Value>,
+    pub doc: Arc<str>,
+    pub place: Place,
+    /// The service's name for it; a `/` nests (`message/subject`). Equal to `name` where the entry gives none.
+    pub wire: Arc<str>,
+    pub context: Context,
+    /// How ids that people write are read (`alert_id`, `machine_id`, `user`, …): normalised and refused by shape before sending.
+    pub id_form: Option<Arc<str>>,
+    /// Enum values in the service's own dialect where they differ from ours.
+    pub dialect: BTreeMap<Arc<str>, Arc<str>>,
+    /// A path to a file beside the flow, read when the flow is loaded.
+    pub file: bool,
+}
+
+/// How the answer becomes the step's output.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Mapping {
+    /// The service's JSON, decoded by the output type with null dropped.
+    Plain,
+    /// A function of `connector::entity`, by name (`mde_alert`, `graph_alert`, …).
+    Entity(Arc<str>),
+}
+
+/// How an effect of ours is found again, and what stands in its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookKind {
+    /// Machine actions of one device: adopt ours by tag, `already` where isolated or pending, ask where a person released it.
+    Isolation,
+    /// As `Isolation`, for releasing.
+    Release,
+    /// Machine actions of one type: adopt ours by tag; nothing stands in the way.
+    MachineAction,
+}
+
+/// The look-up before (and after an unknown outcome of) an action.
+#[derive(Clone, Debug)]
+pub struct Look {
+    pub kind: LookKind,
+    /// The read action that is called.
+    pub action: Arc<str>,
+    /// Its inputs: names of our own inputs, or constants.
+    pub with: Vec<(Arc<str>, LookInput)>,
+}
+
+#[derive(Clone, Debug)]
+pub enum LookInput {
+    Input(Arc<str>),
+    Const(crate::value::Value),
+}
+
+/// How `confirm:` follows an accepted action to its end.
+#[derive(Clone, Debug)]
+pub struct Confirm {
+    pub action: Arc<str>,
+    /// The input of `action` that takes the field of our output.
+    pub input: Arc<str>,
+    pub from: Arc<str>,
+    /// The output field that tells how it stands, and the values that end the wait.
+    pub field: Arc<str>,
+    pub succeeded: Vec<Arc<str>>,
+    pub failed: Vec<Arc<str>>,
+    pub every: Duration,
+}
+
+/// How a list is read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Paging {
+    None,
+    /// `@odata.nextLink`, same host only.
+    NextLink,
+    /// `$top`/`$skip` until a page is short.
+    TopSkip,
+    /// `skip`/`limit` with `hasNext` in the body (Defender for Cloud Apps).
+    HasNext,
+}
+
+/// What the target lock and the guard speak about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetSpec {
+    /// `device`, `user`, `alert`, `incident`, …
+    pub kind: Arc<str>,
+    /// The input that names it.
+    pub input: Arc<str>,
+}
+
+/// One action of the catalogue.
+#[derive(Clone, Debug)]
+pub struct Action {
+    /// `mde.isolate_machine`.
+    pub name: Arc<str>,
+    pub title: Arc<str>,
+    pub doc: Arc<str>,
+    pub effect: Effect,
+    pub undo: Option<Arc<str>>,
+    /// `None` for native actions.
+    pub method: Option<Arc<str>>,
+    /// Path below the connection's base URL, with `{wire}` placeholders; `None` for native actions.
+    pub path: Option<Arc<str>>,
+    /// The handler of an action that is no single request (`email_send`, `teams_post`, `http_request`, `user_risk`, …).
+    pub native: Option<Arc<str>>,
+    /// Members of the body that never vary (`{"@odata.type": …}`).
+    pub body: Json,
+    /// Query parameters that never vary (`$expand=evidence`).
+    pub query: Vec<(Arc<str>, Arc<str>)>,
+    pub inputs: Vec<Param>,
+    pub output: Type,
+    pub mapping: Mapping,
+    pub permission: Arc<str>,
+    /// The bucket it draws on, such as `identity_protection`; `default` is the connection's own.
+    pub rate_class: Arc<str>,
+    pub paging: Paging,
+    pub target: Option<TargetSpec>,
+    pub look: Option<Look>,
+    pub confirm: Option<Confirm>,
+    /// The input that carries our tag (`comment`); `tag_wire` is a body member that carries it alone (`ExternalId`).
+    pub tag_input: Option<Arc<str>>,
+    pub tag_wire: Option<Arc<str>>,
+    /// Identical reads in flight share one call; an answer is reused for this long (only `entra.get_user_risk`).
+    pub reuse: Option<Duration>,
+    /// A `with:` block that works, as YAML.
+    pub example: Arc<str>,
+    /// Where the facts come from.
+    pub source: Arc<str>,
+}
+
+impl Action {
+    pub fn connector(&self) -> &str {
+        self.name.split('.').next().unwrap_or("")
+    }
+
+    pub fn input(&self, name: &str) -> Option<&Param> {
+        self.inputs.iter().find(|param| &*param.name == name)
+    }
+}
+
+/// One trigger type of the catalogue.
+#[derive(Clone, Debug)]
+pub struct TriggerSpec {
+    /// `mde.alert.new`, `schedule`, …
+    pub name: Arc<str>,
+    pub title: Arc<str>,
+    pub doc: Arc<str>,
+    /// `None` for triggers that need no service.
+    pub connection: Option<ConnectionKind>,
+    /// What `trigger.*` is. For `webhook` and `manual` the flow's own `fields` and `inputs` are added.
+    pub output: Type,
+    /// Seconds between polls by default; `None` where nothing is polled.
+    pub poll: Option<Duration>,
+    /// The list action that a poller calls and the field that its watermark follows.
+    pub list: Option<Arc<str>>,
+    pub since: Option<Arc<str>>,
+    /// Keys that its `trigger:` block may have, beside those common to all.
+    pub keys: Vec<Arc<str>>,
+    pub example: Arc<str>,
+}
+
+/// Everything that flows can use.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    pub actions: BTreeMap<Arc<str>, Arc<Action>>,
+    pub triggers: BTreeMap<Arc<str>, Arc<TriggerSpec>>,
+    /// Entities by name (`Alert`, `Device`, …).
+    pub entities: BTreeMap<Arc<str>, Type>,
+    pub enums: BTreeMap<Arc<str>, Arc<EnumType>>,
+}
+
+impl Catalog {
+    /// The catalogue that the binary carries.
+    pub fn builtin() -> Result<Self, crate::error::Error> {
+        load::builtin()
+    }
+
+    pub fn action(&self, name: &str) -> Option<&Arc<Action>> {
+        self.actions.get(name)
+    }
+}

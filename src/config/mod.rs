@@ -1,0 +1,210 @@
+//! The configuration file: model, reading and checking. `config.example.yaml` documents every key.
+//!
+//! Unknown keys are errors with "did you mean". Secrets are references, resolved when a connection is opened.
+
+pub mod secret;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use secret::{Secret, SecretRef};
+
+use crate::catalog::{ConnectionKind, Effect};
+use crate::flow::model::Mode;
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Folder of the store; created when missing.
+    pub store: PathBuf,
+    /// Files or folders with flow files.
+    pub flows: Vec<PathBuf>,
+    /// The installation's mode; `shadow` unless the file says `live`.
+    pub mode: Mode,
+    pub flow_modes: BTreeMap<String, Mode>,
+    pub listen: std::net::SocketAddr,
+    /// Without it `run.url` is not available.
+    pub public_url: Option<String>,
+    pub connections: BTreeMap<Arc<str>, Connection>,
+    pub webhooks: BTreeMap<Arc<str>, WebhookAuth>,
+    pub limits: Limits,
+    pub protected: Protected,
+    pub retention: Retention,
+    /// A destructive step whose event is older asks; `None` is `off`.
+    pub fresh_for: Option<Duration>,
+    /// Runs on disk that are not final, at which polling pauses and webhooks answer 503.
+    pub max_backlog: u64,
+    /// Runs that make calls at the same time.
+    pub in_flight: usize,
+    /// Poll intervals by trigger type, over the catalogue's defaults.
+    pub poll: BTreeMap<String, Duration>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Connection {
+    pub name: Arc<str>,
+    pub kind: ConnectionKind,
+    /// No slash at the end. Services have a default where one host serves all tenants.
+    pub base_url: Option<String>,
+    pub credential: Credential,
+    pub rate: Rate,
+    /// More roots of trust (PEM), for services behind a private authority.
+    pub ca_file: Option<PathBuf>,
+    pub email: Option<Email>,
+    /// Teams: the Workflows URL, a secret.
+    pub webhook_url: Option<SecretRef>,
+    /// `http`: methods and paths that are read (`GET /v1/lookup/*`); all else is destructive.
+    pub read: Vec<(String, String)>,
+    /// Fixed headers of an `http` connection; a value may be a secret.
+    pub headers: BTreeMap<String, SecretRef>,
+    /// `http`: loopback and private addresses are refused unless this is set.
+    pub allow_private: bool,
+}
+
+#[derive(Clone, Debug)]
+pub enum Credential {
+    None,
+    Entra(Entra),
+    /// Defender for Cloud Apps: `Authorization: Token …`.
+    ApiToken(SecretRef),
+    Password {
+        username: String,
+        password: SecretRef,
+    },
+    /// `http`: `Authorization: Bearer …`.
+    Bearer(SecretRef),
+}
+
+#[derive(Clone, Debug)]
+pub struct Entra {
+    pub tenant_id: String,
+    pub client_id: String,
+    /// `None` with a managed identity.
+    pub client_secret: Option<SecretRef>,
+    pub managed_identity: bool,
+    /// `https://login.microsoftonline.com` by default; no slash at the end.
+    pub authority: String,
+    /// The managed identity endpoint's base, `http://169.254.169.254` by default.
+    pub identity_endpoint: String,
+    /// The resource's scope; the service's own by default.
+    pub scope: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Email {
+    pub host: String,
+    pub port: u16,
+    pub tls: Tls,
+    pub from: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tls {
+    Starttls,
+    Tls,
+    None,
+}
+
+/// Requests a minute and an hour; `None` is no bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rate {
+    /// The service's documented limits.
+    #[default]
+    Documented,
+    Off,
+    Per {
+        minute: Option<u32>,
+        hour: Option<u32>,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub enum WebhookAuth {
+    Bearer(SecretRef),
+    /// `X-Watchfloor-Signature: sha256=<hex>` over `<timestamp>.<body>`, `X-Watchfloor-Timestamp` within 5 minutes.
+    Hmac(SecretRef),
+    /// Only where the server listens on loopback.
+    None,
+}
+
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Windows by effect; an empty list is `off`.
+    pub windows: BTreeMap<Effect, Vec<Window>>,
+    pub on_limit: OnLimit,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    pub max: u32,
+    pub per: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnLimit {
+    Ask,
+    Stop,
+}
+
+#[derive(Clone, Debug)]
+pub struct Protected {
+    pub devices: Vec<DeviceRule>,
+    pub users: Vec<UserRule>,
+    pub on_match: OnMatch,
+}
+
+/// Every member that is given must match; patterns have `*` and ignore case.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceRule {
+    pub name: Option<String>,
+    pub tag: Option<String>,
+    pub group: Option<String>,
+    pub os_platform: Option<String>,
+    pub device_value: Option<String>,
+    pub id: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserRule {
+    pub upn: Option<String>,
+    pub directory_role: Option<String>,
+    pub group: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnMatch {
+    Refuse,
+    Ask,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    pub runs: Duration,
+    pub payloads: Duration,
+    pub dead_letters: Duration,
+    pub audit: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let minutes = |n: u64| Duration::from_secs(n * 60);
+        Limits {
+            windows: BTreeMap::from([
+                (
+                    Effect::Destructive,
+                    vec![Window { max: 5, per: minutes(10) }, Window { max: 20, per: minutes(24 * 60) }],
+                ),
+                (Effect::Write, vec![Window { max: 200, per: minutes(10) }]),
+            ]),
+            on_limit: OnLimit::Ask,
+        }
+    }
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        let days = |n: u64| Duration::from_secs(n * 86_400);
+        Retention { runs: days(90), payloads: days(30), dead_letters: days(90), audit: days(400) }
+    }
+}

@@ -1,0 +1,1 @@
+//! JSON Schema of flow files, from the same tables of keys that lowering uses.

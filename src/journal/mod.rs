@@ -1,0 +1,273 @@
+//! The durable record from which runs are resumed, behind one narrow trait.
+//!
+//! Writes are batches: all of a batch or none of it, in the order of submission. Many batches share one commit.
+
+pub mod conformance;
+pub mod memory;
+pub mod sqlite;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::id::RunId;
+use crate::value::Value;
+
+/// Number of a run in its store, in the order of acceptance; the key of its rows.
+pub type RunNo = i64;
+
+/// Status of a run, as `runs list` prints it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunStatus {
+    Queued,
+    Running,
+    Waiting,
+    Succeeded,
+    Failed,
+    Cancelled,
+    Uncertain,
+    Dead,
+}
+
+impl RunStatus {
+    pub const ALL: [RunStatus; 8] = [
+        RunStatus::Queued,
+        RunStatus::Running,
+        RunStatus::Waiting,
+        RunStatus::Succeeded,
+        RunStatus::Failed,
+        RunStatus::Cancelled,
+        RunStatus::Uncertain,
+        RunStatus::Dead,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RunStatus::Queued => "queued",
+            RunStatus::Running => "running",
+            RunStatus::Waiting => "waiting",
+            RunStatus::Succeeded => "succeeded",
+            RunStatus::Failed => "failed",
+            RunStatus::Cancelled => "cancelled",
+            RunStatus::Uncertain => "uncertain",
+            RunStatus::Dead => "dead",
+        }
+    }
+
+    /// Whether nothing more will happen to the run by itself and its rows need no replay at start.
+    /// `waiting` and `uncertain` runs are alive: a person ends them.
+    pub fn is_final(self) -> bool {
+        matches!(self, RunStatus::Succeeded | RunStatus::Failed | RunStatus::Cancelled | RunStatus::Dead)
+    }
+}
+
+/// An event offered for one flow. Refused as a duplicate while its key is remembered (400 days).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Offer {
+    pub flow: Arc<str>,
+    /// Hash of the bundle that the run is pinned to; the bundle is stored before (see `Op::Bundle`).
+    pub version: Arc<str>,
+    /// The trigger type, `mde.alert.new`.
+    pub trigger: Arc<str>,
+    /// Readable key of the event, `mde:da637…_1`; unique per flow. Its hash with the flow's name is what is unique.
+    pub key: String,
+    pub accepted: Timestamp,
+    /// When it happened at the source: what `fresh_for` measures from.
+    pub occurred: Timestamp,
+    /// `trigger.*`.
+    pub payload: Value,
+    /// `inputs.*`.
+    pub inputs: Value,
+}
+
+/// A run's row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunRow {
+    pub no: RunNo,
+    pub id: RunId,
+    pub flow: Arc<str>,
+    pub version: Arc<str>,
+    pub trigger: Arc<str>,
+    pub key: String,
+    pub status: RunStatus,
+    /// Why it waits or how it ended, one line.
+    pub reason: Option<String>,
+    pub accepted: Timestamp,
+    pub occurred: Timestamp,
+    pub ended: Option<Timestamp>,
+    pub payload: Value,
+    pub inputs: Value,
+    /// How often each action that is no read took effect; known at the end.
+    pub effects: BTreeMap<String, u64>,
+}
+
+/// One thing to write.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// A run, unless its key is known. Answer: `Answer::Offered`.
+    Offer(Box<Offer>),
+    /// One turn of a run. `(run, seq)` is unique; a second row with the same number fails the batch.
+    Turn {
+        run: RunNo,
+        seq: u32,
+        body: Vec<u8>,
+    },
+    /// A run's status and why; `Waiting` and `Uncertain` with a reason, `Running` again afterwards.
+    Status {
+        run: RunNo,
+        status: RunStatus,
+        reason: Option<String>,
+    },
+    /// The end of a run.
+    Finish {
+        run: RunNo,
+        status: RunStatus,
+        reason: Option<String>,
+        ended: Timestamp,
+        effects: BTreeMap<String, u64>,
+    },
+    /// A full, redacted answer for people; at most 1 MiB, longer ones are cut by the caller.
+    Blob {
+        run: RunNo,
+        path: String,
+        attempt: u32,
+        body: Vec<u8>,
+    },
+    /// The texts behind a version; ignored where known.
+    Bundle {
+        version: String,
+        body: Vec<u8>,
+    },
+    /// A named small value: watermarks, schedules, activations.
+    Put {
+        name: String,
+        body: Vec<u8>,
+    },
+    /// A use of a limit: `scope` is what is counted (`mde/destructive`, `*/destructive`), `key` the call's key.
+    /// The same (scope, key) counts once.
+    Reserve {
+        scope: String,
+        key: String,
+        at: Timestamp,
+    },
+    /// Claims a key until an instant, unless it is claimed. Answer: `Answer::Claimed`.
+    Claim {
+        key: String,
+        run: RunNo,
+        at: Timestamp,
+        until: Timestamp,
+    },
+    Release {
+        key: String,
+    },
+    /// An event that started nothing, for `why`; replaces an earlier one of the same flow and key.
+    Skipped {
+        flow: String,
+        key: String,
+        at: Timestamp,
+        body: Vec<u8>,
+    },
+    /// One line of the audit log.
+    Audit {
+        at: Timestamp,
+        body: Vec<u8>,
+    },
+}
+
+/// What an operation answers; `None` for most.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    None,
+    /// The new run's row, or `None` for a duplicate.
+    Offered(Option<Box<RunRow>>),
+    Claimed(bool),
+}
+
+/// Called once on the writer's thread after the commit, or with the error. Must not block.
+pub type Done = Box<dyn FnOnce(Result<Vec<Answer>, StoreError>) + Send>;
+
+/// Writes that stand or fall together.
+pub struct Batch {
+    pub ops: Vec<Op>,
+    /// Somebody waits for the commit. A batch that nobody waits for may wait for company (at most 50 ms).
+    pub urgent: bool,
+    pub done: Option<Done>,
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the disk is full: {0}")]
+    Full(String),
+    #[error("{0}")]
+    Failed(String),
+    #[error("the store was made by a newer watchfloor (format {found}, this one knows {known}); install that version")]
+    Newer { found: i64, known: i64 },
+    #[error("another watchfloor uses this store: {0}")]
+    Locked(String),
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// Which runs to list, newest first.
+#[derive(Clone, Debug, Default)]
+pub struct RunQuery {
+    pub flow: Option<String>,
+    pub status: Option<RunStatus>,
+    /// Accepted at or after.
+    pub since: Option<Timestamp>,
+    /// Runs with a number below this one: the next page.
+    pub before: Option<RunNo>,
+    /// Exact event key, or an alert id that the key ends with.
+    pub key: Option<String>,
+    pub limit: usize,
+}
+
+/// A use of a limit that still counts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reservation {
+    pub scope: String,
+    pub key: String,
+    pub at: Timestamp,
+}
+
+/// A full answer as it was kept for people.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Blob {
+    pub path: String,
+    pub attempt: u32,
+    pub body: Vec<u8>,
+}
+
+/// A durable store. Reads see all that was committed before they began. Reads may block for a disk access: call them
+/// off the worker's loop.
+pub trait Store: Send + Sync + 'static {
+    /// Queues a batch. Order of submission is order of commit. Never blocks on a disk.
+    fn write(&self, batch: Batch);
+
+    fn run(&self, id: &RunId) -> Result<Option<RunRow>, StoreError>;
+    fn runs(&self, query: &RunQuery) -> Result<Vec<RunRow>, StoreError>;
+    /// Runs that are not final, in the order of acceptance.
+    fn unfinished(&self) -> Result<Vec<RunRow>, StoreError>;
+    /// Bodies of a run's turns in order of `seq`, from 0 without a gap.
+    fn turns(&self, run: RunNo) -> Result<Vec<Vec<u8>>, StoreError>;
+    fn blobs(&self, run: RunNo) -> Result<Vec<Blob>, StoreError>;
+    fn bundle(&self, version: &str) -> Result<Option<Vec<u8>>, StoreError>;
+    fn get(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError>;
+    /// Uses of limits at or after an instant, oldest first.
+    fn reservations(&self, since: Timestamp) -> Result<Vec<Reservation>, StoreError>;
+    fn skipped(&self, flow: &str, key: &str) -> Result<Option<(Timestamp, Vec<u8>)>, StoreError>;
+    /// How many runs have each status.
+    fn counts(&self) -> Result<BTreeMap<RunStatus, u64>, StoreError>;
+    /// Commits (and so syncs) since the store was opened.
+    fn commits(&self) -> u64;
+}
+
+/// Writes a batch and waits for its commit.
+pub async fn commit(store: &dyn Store, ops: Vec<Op>) -> Result<Vec<Answer>, StoreError> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    store.write(Batch { ops, urgent: true, done: Some(Box::new(move |answer| drop(sender.send(answer)))) });
+    receiver.await.unwrap_or(Err(StoreError::Closed))
+}
