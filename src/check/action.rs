@@ -21,12 +21,17 @@ type With = Vec<(Arc<str>, Dyn)>;
 
 impl Checker<'_> {
     pub(super) fn action(&mut self, step: &Step) -> Compiled {
-        let model::StepKind::Action { action: name, connection, with, condition, retry, confirm, approval } = &step.kind
+        let model::StepKind::Action { action: name, connection, with, condition, retry, confirm, approval } =
+            &step.kind
         else {
             return Compiled { kind: None, output: Output::nothing(), diverges: false };
         };
         if let Some(span) = approval {
-            self.not_yet(*span, "`approval:`", "leave it out; `protected:` and `limits:` of the configuration still ask");
+            self.not_yet(
+                *span,
+                "`approval:`",
+                "leave it out; `protected:` and `limits:` of the configuration still ask",
+            );
         }
         let mark = self.scope.mark();
         let cond = condition.as_ref().map(|condition| self.condition(condition));
@@ -55,6 +60,8 @@ impl Checker<'_> {
                 confirm: self.confirm(&entry, confirm.as_ref()),
                 keep: Keep::Nothing,
                 output,
+                look_action: entry.look.as_ref().and_then(|look| self.world.catalog.action(&look.action)).cloned(),
+                confirm_action: entry.confirm.as_ref().and_then(|it| self.world.catalog.action(&it.action)).cloned(),
                 action: entry,
             };
             self.replies_alone(&step.action, name.span);
@@ -65,9 +72,7 @@ impl Checker<'_> {
         let output = Output { ty, action: Some(Arc::clone(&name.text)), guarded: condition.is_some() };
         let kind = match (compiled, done, cond) {
             (Some(_), _, Some(None)) | (None, ..) | (_, None, _) => None,
-            (Some(step), Some(with), cond) => {
-                Some(StepKind::Action(ActionStep { cond: cond.flatten(), with, ..step }))
-            }
+            (Some(step), Some(with), cond) => Some(StepKind::Action(ActionStep { cond: cond.flatten(), with, ..step })),
         };
         Compiled { kind, output: Some(output), diverges: false }
     }
@@ -226,13 +231,15 @@ impl Checker<'_> {
         let Some(known) = self.world.connections else {
             return named.map_or_else(|| Arc::from(kind.as_str()), |name| Arc::clone(&name.text));
         };
-        let fit: Vec<Arc<str>> = known.iter().filter(|(_, it)| **it == kind).map(|(name, _)| Arc::clone(name)).collect();
+        let fit: Vec<Arc<str>> =
+            known.iter().filter(|(_, it)| **it == kind).map(|(name, _)| Arc::clone(name)).collect();
         let list = fit.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         let Some(name) = named else {
             match fit.as_slice() {
                 [only] => return Arc::clone(only),
                 [] => {
-                    let message = format!("`{}` needs a connection of kind {}, and none is configured", what.text, kind.as_str());
+                    let message =
+                        format!("`{}` needs a connection of kind {}, and none is configured", what.text, kind.as_str());
                     self.error("WF0707", what.span, message).help("add one under `connections:` of the configuration");
                 }
                 _ => {
@@ -245,9 +252,15 @@ impl Checker<'_> {
         match known.get(&name.text) {
             Some(found) if *found == kind => {}
             Some(found) => {
-                let message =
-                    format!("`{}` is a connection of kind {}, and `{}` needs {}", name.text, found.as_str(), what.text, kind.as_str());
-                let help = if fit.is_empty() { "none of that kind is configured".to_owned() } else { format!("use {list}") };
+                let message = format!(
+                    "`{}` is a connection of kind {}, and `{}` needs {}",
+                    name.text,
+                    found.as_str(),
+                    what.text,
+                    kind.as_str()
+                );
+                let help =
+                    if fit.is_empty() { "none of that kind is configured".to_owned() } else { format!("use {list}") };
                 self.error("WF0706", name.span, message).help(help);
             }
             None => {
@@ -263,8 +276,12 @@ impl Checker<'_> {
     fn confirm(&mut self, entry: &Action, confirm: Option<&ConfirmSpec>) -> Option<(Duration, OnTimeout)> {
         let confirm = confirm?;
         if entry.confirm.is_none() {
-            self.error("WF0711", confirm.span, format!("`{}` is done when it is answered: nothing to confirm", entry.name))
-                .help("remove `confirm:`");
+            self.error(
+                "WF0711",
+                confirm.span,
+                format!("`{}` is done when it is answered: nothing to confirm", entry.name),
+            )
+            .help("remove `confirm:`");
             return None;
         }
         if !matches!(confirm.on_timeout, OnTimeout::Continue | OnTimeout::Fail) {

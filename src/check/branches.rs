@@ -13,13 +13,7 @@ use crate::flow::model::{Catch, Condition, Join, Name, Step, Text};
 use crate::value::Value;
 
 impl Checker<'_> {
-    pub(super) fn decide(
-        &mut self,
-        step: &Step,
-        condition: &Condition,
-        then: &[Step],
-        otherwise: &[Step],
-    ) -> Compiled {
+    pub(super) fn decide(&mut self, step: &Step, condition: &Condition, then: &[Step], otherwise: &[Step]) -> Compiled {
         let cond = self.condition(condition);
         if let Some(id) = &step.id {
             let ty = Type::object("a decision", [("result", Type::Bool, false), ("taken", Type::String, false)]);
@@ -33,9 +27,8 @@ impl Checker<'_> {
         }
         let (then, diverges) = self.block(then);
         let first = self.scope.end_branch(mark, diverges);
-        let ((otherwise, second), _) = self.with_hidden(&first, "it runs only in the `then` branch", |this| {
-            this.branch(otherwise)
-        });
+        let ((otherwise, second), _) =
+            self.with_hidden(&first, "it runs only in the `then` branch", |this| this.branch(otherwise));
         self.deciding.pop();
         let diverges = first.diverges && second.diverges;
         self.scope.join_one(&[first, second], "it runs in one branch of an `if` only");

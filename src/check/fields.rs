@@ -66,7 +66,10 @@ pub(super) fn object_of(name: &str, fields: &[InputDecl]) -> Type {
         .iter()
         .map(|decl| {
             let optional = !decl.required && decl.default.is_none();
-            (Arc::clone(&decl.name), Field { doc: Arc::clone(&decl.doc), untrusted: true, ..field(decl.ty.clone(), optional) })
+            (
+                Arc::clone(&decl.name),
+                Field { doc: Arc::clone(&decl.doc), untrusted: true, ..field(decl.ty.clone(), optional) },
+            )
         })
         .collect();
     Type::Object(Arc::new(ObjectType { name: name.into(), fields, open: false }))

@@ -46,9 +46,7 @@ fn blocks(step: &mut Step) -> Vec<&mut Block> {
         StepKind::Switch { cases, default, .. } => cases.iter_mut().map(|(_, block)| block).chain(default).collect(),
         StepKind::Foreach(each) => vec![&mut each.body],
         StepKind::Until(until) => vec![&mut until.body],
-        StepKind::Try { body, catch } => {
-            [body].into_iter().chain(catch.iter_mut().map(|(_, block)| block)).collect()
-        }
+        StepKind::Try { body, catch } => [body].into_iter().chain(catch.iter_mut().map(|(_, block)| block)).collect(),
         StepKind::Parallel { branches, .. } => branches.iter_mut().collect(),
         StepKind::Action(_)
         | StepKind::Set(_)

@@ -16,9 +16,8 @@ const MAX_ITEMS: u32 = 1000;
 
 impl Checker<'_> {
     pub(super) fn foreach(&mut self, step: &Step) -> Compiled {
-        let model::StepKind::Foreach {
-            list, item, key, once_per, at_once, max_items, on_more, gather, body, collect,
-        } = &step.kind
+        let model::StepKind::Foreach { list, item, key, once_per, at_once, max_items, on_more, gather, body, collect } =
+            &step.kind
         else {
             return Compiled { kind: None, output: Output::nothing(), diverges: false };
         };
@@ -30,7 +29,8 @@ impl Checker<'_> {
             self.not_yet(step.span, "`on_more: ask`", "use `on_more: fail` or `on_more: first`");
         }
         if once_per.is_some() && key.is_none() {
-            self.error("WF0308", step.span, "`once_per:` needs `key:`").help("say what makes two items the same finding");
+            self.error("WF0308", step.span, "`once_per:` needs `key:`")
+                .help("say what makes two items the same finding");
         }
         let (expr, item_ty, alias) = self.looped_list(list);
         let floor = self.scope.raise_floor();

@@ -118,7 +118,10 @@ impl Checker<'_> {
         self.root("inputs", inputs);
         self.root(
             "run",
-            Type::object("run", [("id", Type::String, false), ("url", Type::String, true), ("started", Type::Datetime, false)]),
+            Type::object(
+                "run",
+                [("id", Type::String, false), ("url", Type::String, true), ("started", Type::Datetime, false)],
+            ),
         );
         let text = |name| (name, Type::String, false);
         self.root("flow", Type::object("flow", [text("name"), text("description"), text("owner"), text("version")]));

@@ -35,13 +35,20 @@ impl Payload {
 
 impl Checker<'_> {
     /// The value compiled, and its type. `what` names the parameter in messages.
-    pub(super) fn payload(&mut self, given: &Payload, want: &Type, context: Context, what: &str) -> Option<(Dyn, Type)> {
+    pub(super) fn payload(
+        &mut self,
+        given: &Payload,
+        want: &Type,
+        context: Context,
+        what: &str,
+    ) -> Option<(Dyn, Type)> {
         let constant = |value: Value, ty: Type| Some((Dyn::Const(value), ty));
         match (given, want) {
             (Payload::Text(text), _) => self.text(text, want, context, what),
             (Payload::Bool(value, _), Type::Bool | Type::Any) => constant(Value::Bool(*value), Type::Bool),
             (Payload::Int(value, _), Type::Int | Type::Any) => constant(Value::Int(*value), Type::Int),
-            #[allow(clippy::cast_precision_loss)] // A literal beyond 2^53 was not meant to be exact where a number is wanted.
+            #[allow(clippy::cast_precision_loss)]
+            // A literal beyond 2^53 was not meant to be exact where a number is wanted.
             (Payload::Int(value, _), Type::Number) => constant(Value::Number(*value as f64), Type::Number),
             (Payload::Number(value, _), Type::Number | Type::Any) => constant(Value::Number(*value), Type::Number),
             (Payload::List(items, _), Type::List(item)) => self.list(items, item, context, what),

@@ -20,7 +20,8 @@ impl Checker<'_> {
 
     pub(super) fn stop(&mut self, status: StopStatus, reason: Option<&Text>) -> Compiled {
         let given = reason.map(|text| {
-            self.payload(&Payload::Text(text.clone()), &Type::String, Context::Plain, "`reason:`").map(|(value, _)| value)
+            self.payload(&Payload::Text(text.clone()), &Type::String, Context::Plain, "`reason:`")
+                .map(|(value, _)| value)
         });
         let kind = match given {
             Some(None) => None,
@@ -137,7 +138,6 @@ impl Checker<'_> {
 }
 
 fn answer_type<const N: usize>(name: &str, own: [(&'static str, Type, bool); N]) -> Type {
-    let common =
-        [("by", Type::String, true), ("at", Type::Datetime, true), ("timed_out", Type::Bool, false)];
+    let common = [("by", Type::String, true), ("at", Type::Datetime, true), ("timed_out", Type::Bool, false)];
     Type::object(name, own.into_iter().chain(common))
 }

@@ -28,8 +28,9 @@ impl Checker<'_> {
             .filter(|by| !DESCRIBING.contains(&&**by))
             .collect();
         if deciding.len() == 1 && deciding.contains(REPLIES) {
-            self.warning("WF0801", span, "automatic replies alone decide that this alert is closed")
-                .help("whoever controls a mailbox can switch them on; ask for the user's risk as well (entra.get_user_risk)");
+            self.warning("WF0801", span, "automatic replies alone decide that this alert is closed").help(
+                "whoever controls a mailbox can switch them on; ask for the user's risk as well (entra.get_user_risk)",
+            );
         }
     }
 

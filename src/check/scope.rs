@@ -152,8 +152,7 @@ impl Scope {
         let going: Vec<&Branch> = branches.iter().filter(|branch| !branch.diverges).collect();
         for at in touched {
             let Some(base) = self.entries.get(at).map(|entry| entry.presence.clone()) else { continue };
-            let ends: Vec<&Presence> =
-                going.iter().map(|branch| branch.touched.get(&at).unwrap_or(&base)).collect();
+            let ends: Vec<&Presence> = going.iter().map(|branch| branch.touched.get(&at).unwrap_or(&base)).collect();
             let joined = if ends.is_empty() {
                 base
             } else if ends.iter().all(|end| **end == Presence::Always) {
@@ -213,9 +212,10 @@ impl Scope {
     /// In `on_failure` and `finally` every step may have run or not.
     pub(super) fn doubt_all(&mut self, why: &str) {
         for at in 0..self.entries.len() {
-            let doubtful = self.entries.get(at).is_some_and(|entry| {
-                !entry.local && matches!(entry.kind, Kind::Step | Kind::Decision | Kind::Set)
-            });
+            let doubtful = self
+                .entries
+                .get(at)
+                .is_some_and(|entry| !entry.local && matches!(entry.kind, Kind::Step | Kind::Decision | Kind::Set));
             if doubtful {
                 self.set_presence(at, Presence::Maybe(why.to_owned()));
             }

@@ -82,9 +82,8 @@ impl Checker<'_> {
             }
             model::OnError::Steps(steps) => {
                 let done = self.scope.end_branch(mark, compiled.diverges);
-                let ((block, handled), _) = self.with_hidden(&done, "its step failed", |this| {
-                    this.with_error(|this| this.branch(steps))
-                });
+                let ((block, handled), _) =
+                    self.with_hidden(&done, "its step failed", |this| this.with_error(|this| this.branch(steps)));
                 let diverges = done.diverges && handled.diverges;
                 self.scope.join_one(&[done, handled], "the step may have failed and its `on_error` steps run");
                 (OnError::Steps(block), diverges)

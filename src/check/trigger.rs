@@ -14,7 +14,8 @@ use crate::flow::model::{Name, Text, Trigger};
 use crate::yaml::Node;
 
 /// Triggers and options that are part of the language and not of this version.
-const LATER: [&str; 5] = ["hunt.rows", "flow.finished", "xdr.alert.changed", "xdr.incident.changed", "mde.alert.changed"];
+const LATER: [&str; 5] =
+    ["hunt.rows", "flow.finished", "xdr.alert.changed", "xdr.incident.changed", "mde.alert.changed"];
 const LATER_OPTIONS: [&str; 5] = ["batch", "split", "ready", "ready_timeout", "on_not_ready"];
 
 impl Checker<'_> {
@@ -60,14 +61,19 @@ impl Checker<'_> {
     fn trigger_spec(&mut self, kind: &Name) -> Option<Arc<TriggerSpec>> {
         let catalog = self.world.catalog;
         if LATER.contains(&&*kind.text) {
-            self.not_yet(kind.span, &format!("the trigger `{}`", kind.text), "`watchfloor triggers list` shows those that are");
+            self.not_yet(
+                kind.span,
+                &format!("the trigger `{}`", kind.text),
+                "`watchfloor triggers list` shows those that are",
+            );
             return catalog.triggers.get(&kind.text).cloned().or_else(|| Some(Arc::new(later(&kind.text))));
         }
         if let Some(spec) = catalog.triggers.get(&kind.text) {
             return Some(Arc::clone(spec));
         }
         let known: Vec<&str> = catalog.triggers.keys().map(|key| &**key).collect();
-        let help = suggestion(&kind.text, known.iter().copied()).unwrap_or_else(|| format!("one of {}", known.join(", ")));
+        let help =
+            suggestion(&kind.text, known.iter().copied()).unwrap_or_else(|| format!("one of {}", known.join(", ")));
         self.error("WF0702", kind.span, format!("there is no trigger `{}`", kind.text)).help(help);
         None
     }
@@ -101,8 +107,12 @@ impl Checker<'_> {
             (Some((_, cron)), None) => self.cron(cron, option("timezone").map(|(_, node)| node)),
             (None, Some((_, every))) => {
                 if let Some((name, _)) = option("timezone") {
-                    self.error("WF0704", name.span, "`timezone:` belongs to `cron:`: `every:` counts seconds, not days")
-                        .help("remove it");
+                    self.error(
+                        "WF0704",
+                        name.span,
+                        "`timezone:` belongs to `cron:`: `every:` counts seconds, not days",
+                    )
+                    .help("remove it");
                 }
                 self.every(every)
             }
@@ -203,7 +213,9 @@ fn later(name: &str) -> TriggerSpec {
         poll: None,
         list: None,
         since: None,
-        keys: ["query", "query_file", "columns", "key", "every", "params", "flow", "status", "fields"].map(text).to_vec(),
+        keys: ["query", "query_file", "columns", "key", "every", "params", "flow", "status", "fields"]
+            .map(text)
+            .to_vec(),
         example: text(""),
     }
 }
