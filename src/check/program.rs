@@ -9,6 +9,10 @@ use crate::expr::{Cond, Expr, Template};
 use crate::flow::model::{Concurrency, Join, Mode, OnTimeout, StopStatus};
 use crate::value::Value;
 
+/// Revision of the engine's behaviour: raised whenever the commands derived from the same inputs change. It stands here,
+/// below the engine, because it is part of what a flow's version is a hash of.
+pub const ENGINE_REVISION: u32 = 1;
+
 /// A flow that can run.
 #[derive(Debug)]
 pub struct CheckedFlow {
@@ -186,6 +190,10 @@ pub struct ActionStep {
     pub keep: Keep,
     /// What the output's declared columns or response schema add to the action's own output type.
     pub output: Type,
+    /// The read that `action.look` names, resolved.
+    pub look_action: Option<Arc<Action>>,
+    /// The read that `action.confirm` names, resolved.
+    pub confirm_action: Option<Arc<Action>>,
 }
 
 /// Which members of an output enter the run's state.
