@@ -186,6 +186,10 @@ pub struct ActionStep {
     pub keep: Keep,
     /// What the output's declared columns or response schema add to the action's own output type.
     pub output: Type,
+    /// The read that `action.look` names, resolved.
+    pub look_action: Option<Arc<Action>>,
+    /// The read that `action.confirm` names, resolved.
+    pub confirm_action: Option<Arc<Action>>,
 }
 
 /// Which members of an output enter the run's state.

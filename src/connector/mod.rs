@@ -7,3 +7,5 @@ pub mod mail;
 pub mod rate;
 pub mod request;
 pub mod teams;
+
+pub use client::{Client, Reply};

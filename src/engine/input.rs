@@ -71,6 +71,8 @@ pub enum Outcome {
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     Go,
+    /// The connection lists this `http.request` as read: it is sent and repeated as a read.
+    GoRead,
     /// Recorded, not sent.
     Shadow,
     Refuse {

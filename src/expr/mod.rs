@@ -114,3 +114,10 @@ pub enum TraceResult {
     False,
     Error(String),
 }
+
+impl Trace {
+    /// One line for people: what decided, with the values that were read.
+    pub fn sentence(&self) -> String {
+        self.text.clone()
+    }
+}

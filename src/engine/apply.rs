@@ -1,0 +1,239 @@
+//! `apply`: one input on a run's state gives the commands that follow.
+
+use super::block::{cancel_block, poll_block};
+use super::command::{Command, Finish, FinishStatus};
+use super::context::{Cx, Poll};
+use super::input::{Input, InputKind, Outcome};
+use super::observe::{Observer, Unobserved};
+use super::state::{BlockState, End, FlowPhase, FlowState, Frame, RunState, Top};
+use crate::check::program::CheckedFlow;
+use crate::value::{Map, Value};
+
+/// Applies one input. The same input on the same state gives the same commands, always.
+pub fn apply(flow: &CheckedFlow, state: &mut RunState, input: Input) -> Vec<Command> {
+    apply_observed(flow, state, input, &mut Unobserved)
+}
+
+/// As `apply`, telling an observer what happens on the way.
+pub fn apply_observed(
+    flow: &CheckedFlow,
+    state: &mut RunState,
+    input: Input,
+    observer: &mut dyn Observer,
+) -> Vec<Command> {
+    let RunState { seed, next_op, top, effects, orphans, .. } = state;
+    let mut cx = Cx::new(seed, input.at, next_op, effects, orphans, observer);
+    match input.kind {
+        InputKind::Started => start(&mut cx, flow, top),
+        InputKind::Cancel { by, reason } => cancel(&mut cx, flow, top, &by, &reason),
+        InputKind::Entered { op, entered } => enter(&mut cx, flow, top, op, entered),
+        InputKind::Outcome { op, outcome } => {
+            settle_orphan(&mut cx, op, &outcome);
+            cx.inbox = Some((op, InputKind::Outcome { op, outcome }));
+        }
+        InputKind::Checked { op, verdict } => cx.inbox = Some((op, InputKind::Checked { op, verdict })),
+        InputKind::Locked { op } => cx.inbox = Some((op, InputKind::Locked { op })),
+        InputKind::Fired { op } => cx.inbox = Some((op, InputKind::Fired { op })),
+        InputKind::Once { op, claimed } => cx.inbox = Some((op, InputKind::Once { op, claimed })),
+    }
+    advance(&mut cx, flow, top);
+    cx.out
+}
+
+fn start(cx: &mut Cx<'_>, flow: &CheckedFlow, top: &mut Top) {
+    if *top != Top::New {
+        return;
+    }
+    let Some((concurrency, key)) = &flow.trigger.concurrency else {
+        *top = begin(cx, flow);
+        return;
+    };
+    let key = match key {
+        Some(expr) => with_frame(cx, base_frame(cx, flow), |cx| expr.eval(&cx.env)),
+        None => Ok(Value::str("")),
+    };
+    match key {
+        Ok(key) => {
+            let key = format!("{}/{}", flow.name, key.to_json());
+            let (max, on_full) = (concurrency.max, concurrency.on_full);
+            *top = Top::Entering(cx.ask(|op| Command::Enter { op, key: key.into(), max, on_full }));
+        }
+        Err(error) => {
+            let error = cx.error("evaluation", format!("the key of `concurrency`: {}", error.message));
+            *top = Top::Ending(End::Failed(error));
+        }
+    }
+}
+
+fn enter(cx: &mut Cx<'_>, flow: &CheckedFlow, top: &mut Top, op: crate::id::OpId, entered: bool) {
+    if *top != Top::Entering(op) {
+        return;
+    }
+    *top = if entered {
+        begin(cx, flow)
+    } else {
+        let reason = Some("another run of its concurrency group was going (`on_full: skip`)".to_owned());
+        Top::Ending(End::Stopped { status: FinishStatus::Cancelled, reason })
+    };
+}
+
+fn begin(cx: &mut Cx<'_>, flow: &CheckedFlow) -> Top {
+    let frame = base_frame(cx, flow);
+    Top::Running(FlowState { frame, phase: FlowPhase::Steps(BlockState::default()) })
+}
+
+/// `trigger`, `inputs`, `run` and `flow` of a run.
+fn base_frame(cx: &Cx<'_>, flow: &CheckedFlow) -> Frame {
+    let mut frame = frame_of(cx, flow, cx.seed.inputs.clone());
+    frame.vars.insert("trigger".into(), cx.seed.trigger.clone());
+    frame.barrier = false;
+    frame
+}
+
+/// The names that every flow has, with the inputs it was given.
+pub(super) fn frame_of(cx: &Cx<'_>, flow: &CheckedFlow, inputs: Value) -> Frame {
+    let mut run = Map::new();
+    run.insert("id".into(), Value::str(cx.seed.run.as_str()));
+    run.insert("started".into(), Value::Datetime(cx.seed.accepted));
+    if let Some(url) = &cx.seed.url {
+        run.insert("url".into(), Value::str(url));
+    }
+    let mut frame = Frame { barrier: true, ..Frame::default() };
+    frame.vars.insert("run".into(), Value::map(run));
+    frame.vars.insert(
+        "flow".into(),
+        Value::object([("name", Value::String(flow.name.clone())), ("version", Value::String(flow.version.clone()))]),
+    );
+    frame.vars.insert("inputs".into(), inputs);
+    frame
+}
+
+fn with_frame<T>(cx: &mut Cx<'_>, frame: Frame, inner: impl FnOnce(&mut Cx<'_>) -> T) -> T {
+    cx.env.frames.push(frame);
+    let result = inner(cx);
+    cx.env.frames.pop();
+    result
+}
+
+/// An answer to a call whose step is gone: count what it did, free its target.
+fn settle_orphan(cx: &mut Cx<'_>, op: crate::id::OpId, outcome: &Outcome) {
+    if let Some(orphan) = cx.orphans.remove(&op) {
+        if matches!(outcome, Outcome::Done { .. }) {
+            *cx.effects.entry(orphan.action.to_string()).or_default() += 1;
+        }
+        if let Some(target) = orphan.target {
+            cx.out.push(Command::Unlock { target });
+        }
+    }
+}
+
+fn cancel(cx: &mut Cx<'_>, flow: &CheckedFlow, top: &mut Top, by: &str, reason: &str) {
+    let reason =
+        Some(if reason.is_empty() { format!("cancelled by {by}") } else { format!("cancelled by {by}: {reason}") });
+    match top {
+        Top::Finished | Top::Ending(_) => return,
+        Top::Running(state) => cancel_flow(cx, flow, state),
+        Top::Entering(op) => cx.out.push(Command::Cancel { op: *op }),
+        Top::New => {}
+    }
+    *top = Top::Ending(End::Stopped { status: FinishStatus::Cancelled, reason });
+}
+
+fn advance(cx: &mut Cx<'_>, flow: &CheckedFlow, top: &mut Top) {
+    let mut outputs = None;
+    if let Top::Running(state) = top
+        && let Some((end, value)) = poll_flow(cx, flow, state)
+    {
+        outputs = value;
+        *top = Top::Ending(end);
+    }
+    if let Top::Ending(end) = top
+        && cx.orphans.is_empty()
+    {
+        let finish = match std::mem::replace(end, End::Succeeded) {
+            End::Succeeded => Finish { status: FinishStatus::Succeeded, reason: None, error: None, outputs },
+            End::Stopped { status, reason } => Finish { status, reason, error: None, outputs: None },
+            End::Failed(error) => Finish {
+                status: if error.transient { FinishStatus::Dead } else { FinishStatus::Failed },
+                reason: Some(format!("{}: {}", error.step, error.message)),
+                error: Some(error),
+                outputs: None,
+            },
+        };
+        *top = Top::Finished;
+        cx.out.push(Command::Finish(finish));
+    }
+}
+
+/// Runs a flow's steps, then what its end asks for. `None` while it waits.
+pub(super) fn poll_flow(cx: &mut Cx<'_>, flow: &CheckedFlow, state: &mut FlowState) -> Option<(End, Option<Value>)> {
+    cx.env.frames.push(std::mem::take(&mut state.frame));
+    let ended = loop {
+        match &mut state.phase {
+            FlowPhase::Steps(block) => {
+                let end = match poll_block(cx, flow, &flow.root, block) {
+                    Poll::Pending => break None,
+                    Poll::Done => End::Succeeded,
+                    Poll::Stopped(end) => end,
+                    Poll::Failed(error) => End::Failed(error),
+                };
+                state.phase = match end {
+                    End::Failed(error) if !flow.on_failure.steps.is_empty() => {
+                        FlowPhase::OnFailure(BlockState::default(), error)
+                    }
+                    end => FlowPhase::Finally(BlockState::default(), end),
+                };
+            }
+            FlowPhase::OnFailure(block, error) => {
+                let error = error.clone();
+                let polled = handled(cx, |cx| {
+                    cx.below("on_failure", |cx| {
+                        cx.with_error(&error, |cx| poll_block(cx, flow, &flow.on_failure, block))
+                    })
+                });
+                let end = match polled {
+                    Poll::Pending => break None,
+                    Poll::Done | Poll::Failed(_) => End::Failed(error),
+                    Poll::Stopped(end) => end,
+                };
+                state.phase = FlowPhase::Finally(BlockState::default(), end);
+            }
+            FlowPhase::Finally(block, end) => {
+                let polled = handled(cx, |cx| cx.below("finally", |cx| poll_block(cx, flow, &flow.finally, block)));
+                if matches!(polled, Poll::Pending) {
+                    break None;
+                }
+                break Some(outputs(cx, flow, std::mem::replace(end, End::Succeeded)));
+            }
+        }
+    };
+    state.frame = cx.env.frames.pop().unwrap_or_default();
+    ended
+}
+
+fn outputs(cx: &Cx<'_>, flow: &CheckedFlow, end: End) -> (End, Option<Value>) {
+    if end != End::Succeeded || flow.outputs.is_empty() {
+        return (end, None);
+    }
+    match cx.render_map(&flow.outputs) {
+        Ok(members) => (end, Some(Value::map(members))),
+        Err(error) => (End::Failed(cx.error("evaluation", format!("outputs: {}", error.message))), None),
+    }
+}
+
+/// Runs `inner` where a failure has somebody to handle it.
+pub(super) fn handled<T>(cx: &mut Cx<'_>, inner: impl FnOnce(&mut Cx<'_>) -> T) -> T {
+    cx.handlers += 1;
+    let result = inner(cx);
+    cx.handlers -= 1;
+    result
+}
+
+/// Ends a flow in the middle: timers and reads are cancelled, sent calls become orphans.
+pub(super) fn cancel_flow(cx: &mut Cx<'_>, flow: &CheckedFlow, state: &mut FlowState) {
+    match &mut state.phase {
+        FlowPhase::Steps(block) => cancel_block(cx, &flow.root, block),
+        FlowPhase::OnFailure(block, _) => cancel_block(cx, &flow.on_failure, block),
+        FlowPhase::Finally(block, _) => cancel_block(cx, &flow.finally, block),
+    }
+}

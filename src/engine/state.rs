@@ -1,0 +1,232 @@
+//! A run's state: serialisable data, never closures or futures. It is rebuilt by replaying the journal's inputs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::command::{FinishStatus, StepError, Target};
+use crate::id::{OpId, RunId};
+use crate::value::{Map, Value};
+
+/// Version of the serialised form.
+pub const FORMAT: u32 = 1;
+
+/// What a run begins with; it stands in the run's row.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Seed {
+    pub run: RunId,
+    pub trigger: Value,
+    pub inputs: Value,
+    pub accepted: Timestamp,
+    /// `run.url`, where the installation has a public address.
+    pub url: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunState {
+    pub format: u32,
+    pub seed: Seed,
+    pub(super) next_op: u32,
+    pub(super) top: Top,
+    /// How often each action that is no read took effect.
+    pub effects: BTreeMap<String, u64>,
+    /// Calls that were sent and then cut off by a branch that won, a time limit or a person; their locks stand until
+    /// they are answered.
+    pub(super) orphans: BTreeMap<OpId, Orphan>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Orphan {
+    pub(super) action: Arc<str>,
+    pub(super) target: Option<Target>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) enum Top {
+    New,
+    Entering(OpId),
+    Running(FlowState),
+    /// Ended, but sent calls are still to be answered.
+    Ending(End),
+    Finished,
+}
+
+/// How a flow ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) enum End {
+    Succeeded,
+    Failed(StepError),
+    Stopped { status: FinishStatus, reason: Option<String> },
+}
+
+/// A flow in progress: the run's own, or one that it calls.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct FlowState {
+    pub(super) frame: Frame,
+    pub(super) phase: FlowPhase,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) enum FlowPhase {
+    Steps(BlockState),
+    OnFailure(BlockState, StepError),
+    Finally(BlockState, End),
+}
+
+/// Names bound in one scope.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Frame {
+    pub(super) vars: BTreeMap<Arc<str>, Value>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) explanations: BTreeMap<Arc<str>, String>,
+    /// A called flow sees nothing of its caller.
+    #[serde(default)]
+    pub(super) barrier: bool,
+    /// Bytes bound here, roughly.
+    #[serde(default)]
+    pub(super) weight: usize,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct BlockState {
+    pub(super) pc: usize,
+    pub(super) step: Option<Box<StepState>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct StepState {
+    pub(super) since: Timestamp,
+    /// Runs out when a step that is no action takes longer than its `timeout:`.
+    pub(super) timer: Option<OpId>,
+    pub(super) active: Active,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) enum Active {
+    New,
+    Action(Box<ActionState>),
+    /// `if` (0 then, 1 else) and `switch` (case index; the number of cases is `default`).
+    Branch {
+        taken: usize,
+        block: BlockState,
+    },
+    Foreach(Box<ForeachState>),
+    Until(Box<UntilState>),
+    Try {
+        block: BlockState,
+        caught: Option<(usize, StepError)>,
+    },
+    Parallel(Vec<BranchState>),
+    Wait(OpId),
+    Call(Box<FlowState>),
+    /// The step failed and its `on_error:` steps run.
+    Handling {
+        error: StepError,
+        block: BlockState,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) enum BranchState {
+    Running(BlockState),
+    Done,
+    Failed(StepError),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct ForeachState {
+    pub(super) items: Vec<Value>,
+    pub(super) next: usize,
+    pub(super) running: Vec<ItemState>,
+    pub(super) results: BTreeMap<usize, Value>,
+    pub(super) errors: BTreeMap<usize, StepError>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct ItemState {
+    pub(super) index: usize,
+    pub(super) frame: Frame,
+    pub(super) block: BlockState,
+    pub(super) once: Once,
+    /// Something other than a read was sent for it: its `once_per` key stays claimed even if it fails.
+    pub(super) sent: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) enum Once {
+    None,
+    Claiming(OpId, Arc<str>),
+    Claimed(Arc<str>),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct UntilState {
+    pub(super) pass: u32,
+    pub(super) block: BlockState,
+    pub(super) pause: Option<OpId>,
+}
+
+/// One action step on its way: see `steps::action`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct ActionState {
+    pub(super) inputs: Map,
+    pub(super) target: Option<Target>,
+    pub(super) locked: bool,
+    pub(super) phase: ActionPhase,
+    /// Attempts so far, over all rounds: the number recorded beside the call's key.
+    pub(super) attempt: u32,
+    /// Attempts of this round.
+    pub(super) tries: u32,
+    /// Rounds that failed for a passing reason.
+    pub(super) round: u32,
+    /// Intents whose outcome is unknown.
+    pub(super) unknowns: u32,
+    pub(super) looks: u32,
+    pub(super) intent_at: Option<Timestamp>,
+    pub(super) maybe_sent: bool,
+    /// The guard knows this call as a read (a listed `http.request`).
+    pub(super) as_read: bool,
+    /// The accepted output while it is confirmed.
+    pub(super) accepted: Option<Value>,
+    pub(super) error: Option<StepError>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) enum ActionPhase {
+    Ready,
+    Locking(OpId),
+    /// Reading what stands in the way, or (`settle`) whether our own call took effect.
+    Looking {
+        op: OpId,
+        settle: bool,
+    },
+    LookPause {
+        op: OpId,
+        settle: bool,
+    },
+    Checking(OpId),
+    Calling(OpId),
+    Backoff(OpId),
+    RoundPause(OpId),
+    ConfirmPause {
+        op: OpId,
+        since: Timestamp,
+    },
+    Confirming {
+        op: OpId,
+        since: Timestamp,
+    },
+    Parked(OpId),
+}
+
+impl RunState {
+    pub fn new(seed: Seed) -> Self {
+        RunState { format: FORMAT, seed, next_op: 0, top: Top::New, effects: BTreeMap::new(), orphans: BTreeMap::new() }
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.top == Top::Finished
+    }
+}
