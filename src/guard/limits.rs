@@ -313,7 +313,7 @@ mod tests {
                 }
                 for (max, per) in list {
                     for start in kept.values() {
-                        let end = *start + SignedDuration::from_secs(per);
+                        let end = *start + SignedDuration::from_secs(i64::try_from(per).unwrap());
                         let mut by_scope: BTreeMap<&str, u32> = BTreeMap::new();
                         for ((scope, _), at) in &kept {
                             if start <= at && *at < end {
