@@ -293,6 +293,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
         /// However calls fall in time, with restarts between them: no window ever holds more than its maximum.
         #[test]
         fn no_window_is_ever_overfull(calls in proptest::collection::vec((-20i64..60, 0u8..3, 0u8..12, 0u8..20), 1..120)) {

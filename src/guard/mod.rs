@@ -118,8 +118,8 @@ impl Guard {
 
     /// Decides about a call, or says what must be read first. `flow_limits` are the limits of the flow's own file.
     pub fn check(&mut self, asker: &Asker, call: &Call, flow_limits: &[FlowLimit]) -> Check {
-        if self.is_read(call) {
-            return Check::Decided(read_decision());
+        if let Some(read) = self.read(call) {
+            return Check::Decided(read);
         }
         if let Some(verdict) = self.without_facts(asker, call) {
             return Check::Decided(decision(asker, call, verdict, vec![]));
@@ -136,8 +136,8 @@ impl Guard {
 
     /// Decides about a call with what was read about its target. Time has passed since `check`: all is judged again.
     pub fn check_with(&mut self, asker: &Asker, call: &Call, flow_limits: &[FlowLimit], facts: &Facts) -> Decision {
-        if self.is_read(call) {
-            return read_decision();
+        if let Some(read) = self.read(call) {
+            return read;
         }
         if let Some(verdict) = self.without_facts(asker, call) {
             return decision(asker, call, verdict, vec![]);
@@ -152,8 +152,14 @@ impl Guard {
         }
     }
 
-    fn is_read(&self, call: &Call) -> bool {
-        call.effect() == Effect::Read || self.reads.allow(call)
+    /// A call that only reads is free in every mode, and leaves no line in the audit log.
+    fn read(&self, call: &Call) -> Option<Decision> {
+        let verdict = match call.effect() {
+            Effect::Read => Verdict::Go,
+            _ if self.reads.allow(call) => Verdict::GoRead,
+            _ => return None,
+        };
+        Some(Decision { verdict, permit: Some(Permit { _private: () }), reserve: vec![] })
     }
 
     /// What is decided by the mode and by time alone.
@@ -241,14 +247,10 @@ enum Judged {
     NeedsUser(Arc<str>),
 }
 
-fn read_decision() -> Decision {
-    Decision { verdict: Verdict::Go, permit: Some(Permit { _private: () }), reserve: vec![] }
-}
-
 /// A decision with its line for the audit log. Only `Go` carries a permit.
 fn decision(asker: &Asker, call: &Call, verdict: Verdict, mut reserve: Vec<Op>) -> Decision {
     let (word, reason) = match &verdict {
-        Verdict::Go => ("go", None),
+        Verdict::Go | Verdict::GoRead => ("go", None),
         Verdict::Shadow => ("shadow", None),
         Verdict::Refuse { message, .. } => ("refuse", Some(message)),
         Verdict::Ask { reason } => ("ask", Some(reason)),

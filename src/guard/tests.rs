@@ -217,7 +217,7 @@ fn a_listed_http_request_reads_and_any_other_destroys() {
     };
     let shadow = Asker { mode: Mode::Shadow, ..asker() };
     let mut verdict = |call: &Call| decided(guard.check(&shadow, call, &[])).verdict;
-    assert_eq!(verdict(&request("get", "/v1/lookup/a?b=c")), Verdict::Go);
+    assert_eq!(verdict(&request("get", "/v1/lookup/a?b=c")), Verdict::GoRead);
     assert_eq!(verdict(&request("POST", "/v1/lookup/a")), Verdict::Shadow);
     assert_eq!(verdict(&request("GET", "/v1/lookup/../users")), Verdict::Shadow);
     let elsewhere = Call { connection: "mde".into(), ..request("GET", "/v1/lookup/a") };
