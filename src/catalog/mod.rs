@@ -5,7 +5,9 @@
 
 pub mod decode;
 mod load;
+pub mod roots;
 pub mod types;
+pub mod zones;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -112,7 +114,9 @@ pub struct Param {
     pub default: Option<crate::value::Value>,
     pub doc: Arc<str>,
     pub place: Place,
-    /// The service's name for it; a `/` nests (`message/subject`). Equal to `name` where the entry gives none.
+    /// The service's name for it. In a body a `/` nests (`message/subject`), and the text after `@` says how the value is
+    /// written (see `connector::request`). In a query, `$filter FIELD OP` makes it a term of the filter.
+    /// Equal to `name` where the entry gives none.
     pub wire: Arc<str>,
     pub context: Context,
     /// How ids that people write are read (`alert_id`, `machine_id`, `user`, …): normalised and refused by shape before sending.
@@ -226,6 +230,8 @@ pub struct Action {
     /// The input that carries our tag (`comment`); `tag_wire` is a body member that carries it alone (`ExternalId`).
     pub tag_input: Option<Arc<str>>,
     pub tag_wire: Option<Arc<str>>,
+    /// Groups of inputs of which at least one must be given (`query` or `query_file`).
+    pub any_of: Vec<Vec<Arc<str>>>,
     /// Identical reads in flight share one call; an answer is reused for this long (only `entra.get_user_risk`).
     pub reuse: Option<Duration>,
     /// A `with:` block that works, as YAML.
@@ -257,7 +263,10 @@ pub struct TriggerSpec {
     pub output: Type,
     /// Seconds between polls by default; `None` where nothing is polled.
     pub poll: Option<Duration>,
-    /// The list action that a poller calls and the field that its watermark follows.
+    /// Declared, and refused at load: not in this version.
+    pub later: bool,
+    /// The list action that a poller calls, with its watermark as the input `since`, and the field of the listed entity that
+    /// the watermark follows.
     pub list: Option<Arc<str>>,
     pub since: Option<Arc<str>>,
     /// Keys that its `trigger:` block may have, beside those common to all.
@@ -283,5 +292,15 @@ impl Catalog {
 
     pub fn action(&self, name: &str) -> Option<&Arc<Action>> {
         self.actions.get(name)
+    }
+
+    pub fn trigger(&self, name: &str) -> Option<&Arc<TriggerSpec>> {
+        self.triggers.get(name)
+    }
+
+    /// An entity or an enum by name.
+    pub fn type_named(&self, name: &str) -> Option<Type> {
+        let entity = self.entities.get(name).cloned();
+        entity.or_else(|| self.enums.get(name).map(|words| Type::Enum(Arc::clone(words))))
     }
 }
