@@ -223,7 +223,15 @@ pub(super) enum ActionPhase {
 
 impl RunState {
     pub fn new(seed: Seed) -> Self {
-        RunState { format: FORMAT, seed, next_op: 0, top: Top::New, effects: BTreeMap::new(), orphans: BTreeMap::new() }
+        RunState {
+            format: FORMAT,
+            seed,
+            url: None,
+            next_op: 0,
+            top: Top::New,
+            effects: BTreeMap::new(),
+            orphans: BTreeMap::new(),
+        }
     }
 
     pub fn is_finished(&self) -> bool {

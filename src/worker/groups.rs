@@ -22,7 +22,9 @@ pub(super) enum Place {
     Had,
     Skipped,
     /// The run waits; these are to be cancelled for it.
-    Waits { cancel: Vec<RunNo> },
+    Waits {
+        cancel: Vec<RunNo>,
+    },
 }
 
 impl Groups {
@@ -50,9 +52,10 @@ impl Groups {
         let group = self.0.get_mut(key)?;
         group.running.retain(|other| *other != run);
         group.waiting.retain(|(other, _, _)| *other != run);
-        let room = group.waiting.front().is_some_and(|(_, _, max)| {
-            group.running.len() < usize::try_from(*max).unwrap_or(usize::MAX)
-        });
+        let room = group
+            .waiting
+            .front()
+            .is_some_and(|(_, _, max)| group.running.len() < usize::try_from(*max).unwrap_or(usize::MAX));
         let next = if room { group.waiting.pop_front() } else { None };
         match next {
             Some((run, op, _)) => {

@@ -16,12 +16,25 @@ use crate::journal::RunRow;
 #[derive(Debug)]
 pub(super) enum Open {
     /// The permit is here until the intent is on disk.
-    Call { call: Box<Call>, permit: Option<Permit> },
+    Call {
+        call: Box<Call>,
+        permit: Option<Permit>,
+    },
     Check(Box<Call>),
-    Lock { target: Target, destructive: bool },
+    Lock {
+        target: Target,
+        destructive: bool,
+    },
     Timer(Timestamp),
-    Once { key: Arc<str>, until: Timestamp },
-    Enter { key: Arc<str>, max: u32, on_full: OnFull },
+    Once {
+        key: Arc<str>,
+        until: Timestamp,
+    },
+    Enter {
+        key: Arc<str>,
+        max: u32,
+        on_full: OnFull,
+    },
     Park,
 }
 
@@ -67,7 +80,7 @@ impl Live {
     /// Keeps the books for an input: which operation it answers and what that changes.
     pub(super) fn note_input(&mut self, input: &InputKind) {
         match input {
-            InputKind::Started | InputKind::Cancel { .. } => {}
+            InputKind::Started { .. } | InputKind::Cancel { .. } => {}
             InputKind::Outcome { op, .. } | InputKind::Fired { op } | InputKind::Once { op, .. } => {
                 self.open.remove(op);
             }

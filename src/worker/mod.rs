@@ -4,7 +4,7 @@
 
 mod groups;
 mod live;
-mod recover;
+pub mod recover;
 mod run_loop;
 mod timers;
 pub mod turn;
@@ -61,14 +61,39 @@ pub struct Worker {
 pub(crate) enum Msg {
     Accepted(Vec<RunRow>),
     /// A turn's commit came back: its calls may go.
-    Committed { run: RunNo, calls: Vec<OpId> },
+    Committed {
+        run: RunNo,
+        calls: Vec<OpId>,
+    },
     /// A turn could not be written: the run goes on from what is on disk.
-    NotWritten { run: RunNo, error: String },
-    Replied { run: RunNo, op: OpId, reply: Box<Reply> },
-    Facts { run: RunNo, op: OpId, facts: Result<Value, Outcome> },
-    Claimed { run: RunNo, op: OpId, claimed: bool },
-    Reload { run: RunId },
-    Cancel { run: RunId, by: String, reason: String, answer: oneshot::Sender<Result<(), String>> },
+    NotWritten {
+        run: RunNo,
+        error: String,
+    },
+    Replied {
+        run: RunNo,
+        op: OpId,
+        reply: Box<Reply>,
+    },
+    Facts {
+        run: RunNo,
+        op: OpId,
+        facts: Result<Value, Outcome>,
+    },
+    Claimed {
+        run: RunNo,
+        op: OpId,
+        claimed: bool,
+    },
+    Reload {
+        run: RunId,
+    },
+    Cancel {
+        run: RunId,
+        by: String,
+        reason: String,
+        answer: oneshot::Sender<Result<(), String>>,
+    },
     Subscribe(mpsc::UnboundedSender<RunEvent>),
     Load(oneshot::Sender<Load>),
     Drain(oneshot::Sender<()>),

@@ -53,12 +53,7 @@ pub(super) fn replay(
 }
 
 /// Tells an observer all that happened in a run, from its rows: for `runs show` and the run page.
-pub fn tell(
-    row: RunRow,
-    flow: Arc<CheckedFlow>,
-    turns: &[Vec<u8>],
-    observer: &mut dyn Observer,
-) -> Result<(), String> {
+pub fn tell(row: RunRow, flow: Arc<CheckedFlow>, turns: &[Vec<u8>], observer: &mut dyn Observer) -> Result<(), String> {
     replay(row, flow, turns, observer).map(drop)
 }
 

@@ -13,9 +13,7 @@ use super::timers::Timers;
 use super::turn::Turn;
 use super::{Deps, Load, Msg, RunEvent, Sending};
 use crate::catalog::Effect;
-use crate::engine::{
-    Call, Command, Finish, FinishStatus, Input, InputKind, Outcome, RunState, Target, Verdict, apply,
-};
+use crate::engine::{Call, Command, Finish, FinishStatus, Input, InputKind, Outcome, RunState, Target, apply};
 use crate::flow::model::Mode;
 use crate::guard::locks::Locks;
 use crate::guard::{self, Asker, Check, Facts};
@@ -65,7 +63,10 @@ impl Loop {
             rows.into_iter().map(|row| Ok((store.turns(row.no)?, row))).collect::<Result<Vec<_>, _>>()
         });
         let unreadable = |e: String| crate::error::Error::unavailable(format!("reading unfinished runs: {e}"));
-        let rows = rows.await.map_err(|e| unreadable(e.to_string()))?.map_err(|e: crate::journal::StoreError| unreadable(e.to_string()))?;
+        let rows = rows
+            .await
+            .map_err(|e| unreadable(e.to_string()))?
+            .map_err(|e: crate::journal::StoreError| unreadable(e.to_string()))?;
         let mut resumed = Vec::new();
         for (turns, row) in rows {
             if turns.is_empty() {
@@ -129,7 +130,7 @@ impl Loop {
             Msg::Subscribe(subscriber) => self.subscribers.push(subscriber),
             Msg::Load(answer) => {
                 let load = Load { queued: self.queue.len(), live: self.runs.len(), busy: self.busy };
-                drop(answer.send(load));
+                let _ = answer.send(load);
             }
             Msg::Drain(answer) => self.draining = Some(answer),
         }
@@ -178,7 +179,8 @@ impl Loop {
     fn turn(&mut self, no: RunNo, inputs: Vec<InputKind>) {
         let Some(mut live) = self.runs.remove(&no) else { return };
         let now = self.deps.clock.now();
-        let mut work = Work { inputs: VecDeque::from(inputs), permits: std::mem::take(&mut live.decided), ..Work::default() };
+        let mut work =
+            Work { inputs: VecDeque::from(inputs), permits: std::mem::take(&mut live.decided), ..Work::default() };
         while let Some(kind) = work.inputs.pop_front() {
             live.note_input(&kind);
             work.applied.push(kind.clone());
@@ -401,7 +403,9 @@ impl Loop {
             Some(row) => row,
             // A stranded run is not in memory: its row says whether it has ended.
             None => match self.deps.store.run(id) {
-                Ok(Some(row)) if row.status.is_final() => return Err(format!("run {id} has ended: {}", row.status.as_str())),
+                Ok(Some(row)) if row.status.is_final() => {
+                    return Err(format!("run {id} has ended: {}", row.status.as_str()));
+                }
                 Ok(Some(row)) => row,
                 Ok(None) => return Err(format!("no run {id}")),
                 Err(error) => return Err(error.to_string()),
@@ -587,7 +591,7 @@ impl Loop {
             return false;
         }
         if let Some(answer) = self.draining.take() {
-            drop(answer.send(()));
+            let _ = answer.send(());
         }
         true
     }
@@ -634,7 +638,13 @@ fn finish_op(live: &mut Live, finish: &Finish, now: Timestamp) -> Op {
     live.row.reason.clone_from(&finish.reason);
     live.row.ended = Some(now);
     live.row.effects = live.state.effects.clone();
-    Op::Finish { run: live.row.no, status, reason: finish.reason.clone(), ended: now, effects: live.state.effects.clone() }
+    Op::Finish {
+        run: live.row.no,
+        status,
+        reason: finish.reason.clone(),
+        ended: now,
+        effects: live.state.effects.clone(),
+    }
 }
 
 fn message(outcome: &Outcome) -> String {
