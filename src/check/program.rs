@@ -9,6 +9,10 @@ use crate::expr::{Cond, Expr, Template};
 use crate::flow::model::{Concurrency, Join, Mode, OnTimeout, StopStatus};
 use crate::value::Value;
 
+/// Revision of the engine's behaviour: raised whenever the commands derived from the same inputs change. It stands here,
+/// below the engine, because it is part of what a flow's version is a hash of.
+pub const ENGINE_REVISION: u32 = 1;
+
 /// A flow that can run.
 #[derive(Debug)]
 pub struct CheckedFlow {

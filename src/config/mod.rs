@@ -2,6 +2,9 @@
 //!
 //! Unknown keys are errors with "did you mean". Secrets are references, resolved when a connection is opened.
 
+mod raw;
+mod read;
+mod scalar;
 pub mod secret;
 
 use std::collections::BTreeMap;
@@ -9,9 +12,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[allow(unused_imports, reason = "durations on the command line")]
+pub(crate) use scalar::parse_duration;
 pub use secret::{Secret, SecretRef};
 
 use crate::catalog::{ConnectionKind, Effect};
+use crate::error::Error;
 use crate::flow::model::Mode;
 
 #[derive(Clone, Debug)]
@@ -99,7 +105,8 @@ pub struct Email {
     pub from: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Tls {
     Starttls,
     Tls,
@@ -141,7 +148,8 @@ pub struct Window {
     pub per: Duration,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum OnLimit {
     Ask,
     Stop,
@@ -155,7 +163,8 @@ pub struct Protected {
 }
 
 /// Every member that is given must match; patterns have `*` and ignore case.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DeviceRule {
     pub name: Option<String>,
     pub tag: Option<String>,
@@ -165,14 +174,16 @@ pub struct DeviceRule {
     pub id: Option<String>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct UserRule {
     pub upn: Option<String>,
     pub directory_role: Option<String>,
     pub group: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum OnMatch {
     Refuse,
     Ask,
@@ -184,6 +195,58 @@ pub struct Retention {
     pub payloads: Duration,
     pub dead_letters: Duration,
     pub audit: Duration,
+}
+
+/// Whether files that other users of the machine can read or change are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permissions {
+    Strict,
+    /// `--allow-insecure-permissions`.
+    Any,
+}
+
+impl Config {
+    /// Reads the file. Relative paths in it are below its own folder.
+    /// Every fault is an error with exit code 78 that names the file, the place and the mend.
+    pub fn read(path: &std::path::Path) -> Result<Config, Error> {
+        read::file(path, Permissions::Strict)
+    }
+
+    pub fn read_with(path: &std::path::Path, permissions: Permissions) -> Result<Config, Error> {
+        read::file(path, permissions)
+    }
+
+    /// Reads a text; `name` is what messages call it, relative paths are below `folder`.
+    pub fn parse(text: &str, name: &str, folder: &std::path::Path) -> Result<Config, Error> {
+        read::text(text, name, folder)
+    }
+
+    /// Every reference to a secret, with where it is written.
+    pub fn secrets(&self) -> Vec<(String, &SecretRef)> {
+        let mut found = vec![];
+        for (name, connection) in &self.connections {
+            let mut add = |key: &str, secret| found.push((format!("connections.{name}.{key}"), secret));
+            match &connection.credential {
+                Credential::None => {}
+                Credential::Entra(entra) => {
+                    entra.client_secret.iter().for_each(|s| add("credential.entra.client_secret", s));
+                }
+                Credential::ApiToken(secret) => add("credential.api_token", secret),
+                Credential::Password { password, .. } => add("credential.password", password),
+                Credential::Bearer(secret) => add("credential.bearer", secret),
+            }
+            connection.webhook_url.iter().for_each(|s| add("webhook_url", s));
+            connection.headers.values().for_each(|s| add("headers", s));
+        }
+        for (name, auth) in &self.webhooks {
+            match auth {
+                WebhookAuth::Bearer(secret) => found.push((format!("webhooks.{name}.auth.bearer"), secret)),
+                WebhookAuth::Hmac(secret) => found.push((format!("webhooks.{name}.auth.hmac"), secret)),
+                WebhookAuth::None => {}
+            }
+        }
+        found
+    }
 }
 
 impl Default for Limits {

@@ -3,32 +3,62 @@
 //! Every fault of a file is reported at once. A diagnostic has a stable code, one lowercase line, a span and a help line.
 //! Not here: finding faults (see `yaml`, `flow::lower`, `expr`, `check`).
 
+pub mod codes;
 mod render;
 
-pub use render::{json, render};
+pub use render::{escaped, json, render};
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A file's text with the name that people know it by.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Source {
     /// The path as the person gave it, or a name such as `<condition>`.
     pub name: String,
     pub text: String,
+    /// Byte offsets at which lines begin, computed when the first position is asked for.
+    lines: OnceLock<Vec<usize>>,
 }
+
+impl PartialEq for Source {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.text == other.text
+    }
+}
+
+impl Eq for Source {}
 
 impl Source {
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Arc<Self> {
-        Arc::new(Source { name: name.into(), text: text.into() })
+        Arc::new(Source { name: name.into(), text: text.into(), lines: OnceLock::new() })
     }
 
     /// Line and column of a byte offset, both from 1; columns count characters.
     pub fn line_col(&self, offset: usize) -> (usize, usize) {
         let offset = floor_char_boundary(&self.text, offset);
-        let before = self.text.get(..offset).unwrap_or("");
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
-        (line, before.get(line_start..).unwrap_or("").chars().count() + 1)
+        let lines = self.line_starts();
+        let line = lines.partition_point(|start| *start <= offset).max(1);
+        let start = lines.get(line - 1).copied().unwrap_or(0);
+        let before = self.text.get(start..offset).unwrap_or("");
+        // A byte order mark is no column of its own: editors do not show it.
+        let before = if line == 1 { before.trim_start_matches('\u{feff}') } else { before };
+        (line, before.chars().count() + 1)
+    }
+
+    /// Where a line (from 1) begins and ends in bytes, without its line break.
+    pub fn line_bounds(&self, line: usize) -> (usize, usize) {
+        let lines = self.line_starts();
+        let start = lines.get(line.saturating_sub(1)).copied().unwrap_or(self.text.len());
+        let end = lines.get(line).copied().unwrap_or(self.text.len());
+        let text = self.text.get(start..end).unwrap_or("");
+        (start, start + text.trim_end_matches(['\n', '\r']).len())
+    }
+
+    fn line_starts(&self) -> &[usize] {
+        self.lines.get_or_init(|| {
+            let breaks = self.text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+            std::iter::once(0).chain(breaks).collect()
+        })
     }
 }
 

@@ -18,4 +18,4 @@ pub use input::{Input, InputKind, Outcome, Verdict};
 pub use state::{RunState, Seed};
 
 /// Raised whenever the commands derived from the same inputs change: part of what a run is pinned to.
-pub const REVISION: u32 = 1;
+pub const REVISION: u32 = crate::check::program::ENGINE_REVISION;

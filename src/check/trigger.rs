@@ -1,0 +1,213 @@
+//! The trigger: its type, options, filter and keys. Nothing here computes times (see the `trigger` layer).
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cx::Checker;
+use super::fields::scalar;
+use super::program::{CheckedTrigger, InputDecl, Missed, Overlap, Schedule, When};
+use crate::catalog::{TriggerSpec, Type};
+use crate::diag::{Span, suggestion};
+use crate::expr::Expr;
+use crate::flow::model::{Name, Text, Trigger};
+use crate::flow::words;
+use crate::yaml::Node;
+
+/// Options that are part of the language and not of this version.
+const LATER_OPTIONS: [&str; 5] = ["batch", "split", "ready", "ready_timeout", "on_not_ready"];
+
+impl Checker<'_> {
+    /// Checks the trigger with `trigger` as the only root beside `now`; its type stays in scope.
+    pub(super) fn trigger(&mut self, trigger: &Trigger, inputs: &[InputDecl]) -> Option<CheckedTrigger> {
+        let fields = self.declared(&trigger.fields);
+        let spec = self.trigger_spec(&trigger.kind);
+        let output = match &spec {
+            Some(spec) if &*spec.name == "webhook" => with_fields(&spec.output, &fields),
+            Some(spec) if &*spec.name == "manual" => with_fields(&spec.output, inputs),
+            Some(spec) => spec.output.clone(),
+            None => Type::Any,
+        };
+        self.root("trigger", output);
+        let filter = trigger.filter.as_ref().map(|filter| self.condition(filter));
+        let dedupe = trigger.dedupe.as_ref().map(|text| self.key(text, "`dedupe:`"));
+        let concurrency = trigger
+            .concurrency
+            .clone()
+            .map(|it| (it.key.as_ref().map(|text| self.key(text, "the `key:` of `concurrency:`")), it));
+        for (name, _) in trigger.options.iter().filter(|(name, _)| LATER_OPTIONS.contains(&&*name.text)) {
+            self.not_yet(name.span, &format!("`{}:` of a trigger", name.text), "leave it out");
+        }
+        let spec = spec?;
+        self.unknown_options(trigger, &spec);
+        let connection = match (spec.connection, &trigger.connection) {
+            (None, None) => None,
+            (kind, named) => Some(self.connection(named.as_ref(), kind, &trigger.kind)),
+        };
+        let schedule = (&*spec.name == "schedule").then(|| self.schedule(trigger));
+        let webhook = (&*spec.name == "webhook").then(|| self.webhook(trigger, fields));
+        Some(CheckedTrigger {
+            kind: Arc::clone(&spec.name),
+            connection,
+            filter: filter.flatten(),
+            dedupe: dedupe.flatten(),
+            concurrency: concurrency.map(|(key, it)| (it, key.flatten())),
+            schedule: schedule.flatten(),
+            webhook: webhook.flatten(),
+        })
+    }
+
+    fn trigger_spec(&mut self, kind: &Name) -> Option<Arc<TriggerSpec>> {
+        let catalog = self.world.catalog;
+        if let Some(spec) = catalog.triggers.get(&kind.text) {
+            if spec.later {
+                let what = format!("the trigger `{}`", kind.text);
+                self.not_yet(kind.span, &what, "`watchfloor triggers list` shows those that are");
+            }
+            return Some(Arc::clone(spec));
+        }
+        let known: Vec<&str> = catalog.triggers.keys().map(|key| &**key).collect();
+        let help =
+            suggestion(&kind.text, known.iter().copied()).unwrap_or_else(|| format!("one of {}", known.join(", ")));
+        self.error("WF0702", kind.span, format!("there is no trigger `{}`", kind.text)).help(help);
+        None
+    }
+
+    fn unknown_options(&mut self, trigger: &Trigger, spec: &TriggerSpec) {
+        for (name, _) in &trigger.options {
+            let known = spec.keys.iter().any(|key| *key == name.text) || LATER_OPTIONS.contains(&&*name.text);
+            if !known {
+                let common = ["type", "connection", "where", "dedupe", "concurrency"];
+                let help = suggestion(&name.text, spec.keys.iter().map(|key| &**key).chain(common));
+                let message = format!("the trigger `{}` has no option `{}`", spec.name, name.text);
+                self.error("WF0703", name.span, message).help_opt(help);
+            }
+        }
+    }
+
+    /// An expression that gives a key: text or an int.
+    fn key(&mut self, text: &Text, what: &str) -> Option<Expr> {
+        let expr = self.expr(text)?;
+        if expr.ty.is_text() || matches!(expr.ty, Type::Int | Type::Any) {
+            return Some(expr);
+        }
+        self.error("WF0401", text.span, format!("{what} wants text, and this is {}", expr.ty))
+            .help("`string(…)` makes text of it");
+        None
+    }
+
+    fn schedule(&mut self, trigger: &Trigger) -> Option<Schedule> {
+        let option = |name: &str| trigger.options.iter().find(|(key, _)| &*key.text == name);
+        let when = match (option("cron"), option("every")) {
+            (Some((_, cron)), None) => self.cron(cron, option("timezone").map(|(_, node)| node)),
+            (None, Some((_, every))) => {
+                if let Some((name, _)) = option("timezone") {
+                    self.error(
+                        "WF0704",
+                        name.span,
+                        "`timezone:` belongs to `cron:`: `every:` counts seconds, not days",
+                    )
+                    .help("remove it");
+                }
+                self.every(every)
+            }
+            (Some(_), Some((name, _))) => {
+                self.error("WF0704", name.span, "`cron:` and `every:` are both given").help("keep one of them");
+                None
+            }
+            (None, None) => {
+                self.error("WF0704", trigger.kind.span, "a schedule needs `cron:` or `every:`")
+                    .help("for example cron: \"15 6 * * *\", or every: 15m");
+                None
+            }
+        };
+        let missed = self.choice(
+            option("missed"),
+            &[("run_once", Missed::RunOnce), ("run_all", Missed::RunAll), ("skip", Missed::Skip)],
+        );
+        let overlap = self.choice(
+            option("overlap"),
+            &[("skip", Overlap::Skip), ("queue", Overlap::Queue), ("allow", Overlap::Allow)],
+        );
+        Some(Schedule { when: when?, missed: missed?, overlap: overlap? })
+    }
+
+    fn cron(&mut self, node: &Node, zone: Option<&Node>) -> Option<When> {
+        let timezone = zone.and_then(scalar).unwrap_or("UTC");
+        if let Some(zone) = zone {
+            self.zone(timezone, zone.span);
+        }
+        let pattern = scalar(node).unwrap_or("").trim();
+        if pattern.split_whitespace().count() != 5 && !pattern.starts_with('@') {
+            self.cron_error(node.span, pattern, "it has five fields: minute, hour, day of month, month, day of week");
+            return None;
+        }
+        if let Err(reason) = cron::Cron::from_str(pattern) {
+            self.cron_error(node.span, pattern, &reason.to_string());
+            return None;
+        }
+        Some(When::Cron { pattern: pattern.to_owned(), timezone: timezone.to_owned() })
+    }
+
+    fn cron_error(&mut self, span: Span, pattern: &str, reason: &str) {
+        let reason: String = reason.trim_end_matches('.').chars().take(200).collect();
+        self.error("WF0704", span, format!("`{pattern}` is not a cron pattern")).help(lower_first(&reason));
+    }
+
+    fn every(&mut self, node: &Node) -> Option<When> {
+        match scalar(node).and_then(words::duration) {
+            Some(every) if every >= Duration::from_secs(1) => Some(When::Every(every)),
+            _ => {
+                self.error("WF0704", node.span, "`every:` wants a duration of at least 1s").help("such as 15m or 4h");
+                None
+            }
+        }
+    }
+
+    /// One of a few words; the first is the default.
+    fn choice<T: Copy>(&mut self, given: Option<&(Name, Node)>, words: &[(&str, T)]) -> Option<T> {
+        let Some((name, node)) = given else { return words.first().map(|(_, value)| *value) };
+        let text = scalar(node).unwrap_or("");
+        if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
+            return Some(*value);
+        }
+        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        let help = suggestion(text, known.iter().copied()).unwrap_or_else(|| format!("one of {}", known.join(", ")));
+        self.error("WF0703", node.span, format!("`{text}` is not a value of `{}:`", name.text)).help(help);
+        None
+    }
+
+    fn webhook(&mut self, trigger: &Trigger, fields: Vec<InputDecl>) -> Option<(Arc<str>, Vec<InputDecl>)> {
+        let named = trigger.options.iter().find(|(key, _)| &*key.text == "name");
+        let Some((_, node)) = named else {
+            self.error("WF0714", trigger.kind.span, "a webhook needs `name:`")
+                .help("the name under `webhooks:` of the configuration: POST /hooks/NAME starts the flow");
+            return None;
+        };
+        let name = scalar(node).unwrap_or("");
+        if let Some(known) = self.world.webhooks
+            && !known.iter().any(|it| &**it == name)
+        {
+            let help = suggestion(name, known.iter().map(|it| &**it))
+                .unwrap_or_else(|| "add it under `webhooks:` of the configuration, with its `auth:`".to_owned());
+            self.error("WF0714", node.span, format!("there is no webhook `{name}`")).help(help);
+        }
+        Some((Arc::from(name), fields))
+    }
+}
+
+fn with_fields(output: &Type, fields: &[InputDecl]) -> Type {
+    let Type::Object(own) = super::fields::object_of("trigger", fields) else { return output.clone() };
+    let mut own = (*own).clone();
+    if let Type::Object(base) = output {
+        for (key, field) in &base.fields {
+            own.fields.entry(Arc::clone(key)).or_insert_with(|| field.clone());
+        }
+    }
+    Type::Object(Arc::new(own))
+}
+
+fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+}
