@@ -10,6 +10,7 @@ mod conn;
 pub mod entity;
 pub mod mail;
 mod native;
+mod pages;
 mod pending;
 pub mod rate;
 mod redact;

@@ -2,6 +2,7 @@
 use crate::catalog::{Action, Type};
 use crate::value::{Map, Value};
 use serde_json::Value as Json;
+#[derive(Clone)]
 pub struct Request {
     pub method: String,
     pub path: String,
@@ -36,4 +37,15 @@ impl std::fmt::Display for BadAnswer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.message)
     }
+}
+
+pub enum NextPage {
+    Link(String),
+    Request(Request),
+}
+pub fn is_answer(_a: &Action, status: u16) -> bool {
+    (200..300).contains(&status)
+}
+pub fn next_page(_a: &Action, _r: &Request, _b: &Json) -> Option<NextPage> {
+    None
 }
