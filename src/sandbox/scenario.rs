@@ -43,8 +43,7 @@ fn encoded_powershell(world: &World) -> Answer {
         let hash = format!("{:064x}", super::seed::mix(world.plan.seed ^ (index as u64 % 3)));
         let at = world.plan.start.checked_sub(SignedDuration::from_mins(90)).unwrap_or(world.plan.start);
         let row = json!({
-            "DeviceId": device.id, "DeviceName": device.name, "CommandHash": hash, "Timestamp": time(at),
-            "AccountName": world.plan.users.get(device.user).map(|user| user.name.as_str()), "Hits": 1 + index % 5
+            "DeviceId": device.id, "DeviceName": device.name, "CommandHash": hash, "Timestamp": time(at)
         });
         // The same finding twice: one of them must be handled.
         if index % 3 == 0 {
@@ -57,8 +56,6 @@ fn encoded_powershell(world: &World) -> Answer {
         ("DeviceName", "String"),
         ("CommandHash", "String"),
         ("Timestamp", "DateTime"),
-        ("AccountName", "String"),
-        ("Hits", "Int64"),
     ];
     (columns(&names), rows)
 }
@@ -73,16 +70,14 @@ fn mailbox_tampering(world: &World, query: &str) -> Answer {
         .filter(|user| user.tampered && (query.contains(&user.id) || query.contains(&user.upn)))
         .map(|user| {
             json!({
-                "Timestamp": time(at), "ActionType": "Set-MailboxAutoReplyConfiguration", "AccountObjectId": user.id,
-                "AccountUpn": user.upn, "IPAddress": "203.0.113.77"
+                "Timestamp": time(at), "ActionType": "Set-MailboxAutoReplyConfiguration",
+                "IPAddress": "203.0.113.77"
             })
         })
         .collect();
     let names = [
         ("Timestamp", "DateTime"),
         ("ActionType", "String"),
-        ("AccountObjectId", "String"),
-        ("AccountUpn", "String"),
         ("IPAddress", "String"),
     ];
     (columns(&names), rows)
