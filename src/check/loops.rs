@@ -139,7 +139,7 @@ impl Checker<'_> {
             self.define(name, ty, Kind::Local);
         }
         let (body, diverges) = self.block(body);
-        let cond = self.cond_text(condition);
+        let cond = self.condition(condition);
         let mut following = Vec::with_capacity(next.len());
         for (name, text) in next {
             let want = carry
