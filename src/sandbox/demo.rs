@@ -62,7 +62,12 @@ pub fn demo_config(http: SocketAddr, smtp: SocketAddr, folder: &Path) -> Result<
     };
     let to = |name: &str, kind, credential| connection(name, kind, &base, credential);
     let mut mail = to("mail", ConnectionKind::Email, Credential::None);
-    let email = Email { host: smtp.ip().to_string(), port: smtp.port(), tls: Tls::None, from: "soc@contoso.example".to_owned() };
+    let email = Email {
+        host: smtp.ip().to_string(),
+        port: smtp.port(),
+        tls: Tls::None,
+        from: "soc@contoso.example".to_owned(),
+    };
     mail.email = Some(email);
     mail.base_url = None;
     let mut teams = to("soc-triage", ConnectionKind::Teams, Credential::None);
@@ -82,7 +87,8 @@ fn configuration(store: PathBuf, flows: PathBuf, connections: impl IntoIterator<
     let connections = connections.into_iter().map(|connection| (Arc::clone(&connection.name), connection)).collect();
     // A demo shows something within its first second; the real intervals are the catalogue's.
     let soon = Duration::from_millis(250);
-    let polled = ["mde.alert.new", "cloud_apps.alert.new", "xdr.alert.new", "xdr.incident.new", "entra.risk_detection.new"];
+    let polled =
+        ["mde.alert.new", "cloud_apps.alert.new", "xdr.alert.new", "xdr.incident.new", "entra.risk_detection.new"];
     Config {
         store,
         flows: vec![flows],

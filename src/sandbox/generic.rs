@@ -56,7 +56,11 @@ fn sample(ty: &Type, depth: u8) -> Json {
         Type::List(item) => json!([sample(item, depth + 1)]),
         Type::Map(value) => json!({"sample": sample(value, depth + 1)}),
         Type::Object(object) => Json::Object(
-            object.fields.iter().map(|(key, field)| (key.to_string(), sample(&field.ty, depth + 1))).collect::<Map<_, _>>(),
+            object
+                .fields
+                .iter()
+                .map(|(key, field)| (key.to_string(), sample(&field.ty, depth + 1)))
+                .collect::<Map<_, _>>(),
         ),
     }
 }
@@ -78,7 +82,8 @@ mod tests {
         let mut catalog = Catalog::builtin().unwrap();
         let mut action = Action::clone(catalog.action("mde.get_machine").unwrap());
         action.path = Some("/api/machines/{machine_id}/weather".into());
-        action.output = Type::object("Weather", [("rain", Type::Bool, false), ("degrees", Type::list(Type::Int), true)]);
+        action.output =
+            Type::object("Weather", [("rain", Type::Bool, false), ("degrees", Type::list(Type::Int), true)]);
         catalog.actions.insert("mde.get_weather".into(), action.into());
         let call = Call { method: "GET".into(), ..Call::default() };
         let answer = answer(&catalog, &call, Service::Mde, &["machines", "x", "weather"]).unwrap();

@@ -51,12 +51,8 @@ fn encoded_powershell(world: &World) -> Answer {
         }
         rows.push(row);
     }
-    let names = [
-        ("DeviceId", "String"),
-        ("DeviceName", "String"),
-        ("CommandHash", "String"),
-        ("Timestamp", "DateTime"),
-    ];
+    let names =
+        [("DeviceId", "String"), ("DeviceName", "String"), ("CommandHash", "String"), ("Timestamp", "DateTime")];
     (columns(&names), rows)
 }
 
@@ -68,17 +64,13 @@ fn mailbox_tampering(world: &World, query: &str) -> Answer {
         .users
         .iter()
         .filter(|user| user.tampered && (query.contains(&user.id) || query.contains(&user.upn)))
-        .map(|user| {
+        .map(|_| {
             json!({
                 "Timestamp": time(at), "ActionType": "Set-MailboxAutoReplyConfiguration",
                 "IPAddress": "203.0.113.77"
             })
         })
         .collect();
-    let names = [
-        ("Timestamp", "DateTime"),
-        ("ActionType", "String"),
-        ("IPAddress", "String"),
-    ];
+    let names = [("Timestamp", "DateTime"), ("ActionType", "String"), ("IPAddress", "String")];
     (columns(&names), rows)
 }

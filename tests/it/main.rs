@@ -1,3 +1,5 @@
 //! All integration tests, in one binary.
 
 mod cases;
+mod sandbox;
+mod shipped;
