@@ -1,16 +1,28 @@
 //! Text cases: every `tests/cases/**/*.yaml` is a flow file whose first lines state all of its diagnostics.
 //!
 //! `# error: LINE:COL CODE message` or `# warning: …`, each followed by `# help: …` where there is one. A file without
-//! such lines is right. Under `cases/check` the whole check runs, elsewhere the reading of the file alone.
+//! such lines is right. Under `cases/check` the whole check runs, with the connections below and the webhook `w`; elsewhere
+//! the reading of the file alone. Called flows lie in `called/`.
 //! With `BLESS=1` the lines are rewritten from what is found: read the difference before it is committed.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use watchfloor::catalog::Catalog;
+use watchfloor::catalog::{Catalog, ConnectionKind};
 use watchfloor::check::{World, check};
 use watchfloor::diag::{Diagnostic, Severity, Source};
 use watchfloor::flow;
+
+/// What is configured where the cases under `check` run: two of a kind for Teams, none for `http`.
+const CONNECTIONS: [(&str, ConnectionKind); 6] = [
+    ("mde", ConnectionKind::Mde),
+    ("graph", ConnectionKind::Graph),
+    ("mdca", ConnectionKind::CloudApps),
+    ("mail", ConnectionKind::Email),
+    ("soc-triage", ConnectionKind::Teams),
+    ("soc-leads", ConnectionKind::Teams),
+];
 
 #[test]
 fn every_case_has_exactly_its_diagnostics() {
@@ -44,6 +56,8 @@ fn files(root: &Path) -> Vec<PathBuf> {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             match path.is_dir() {
+                // Called flows are read by the cases that call them.
+                true if path.ends_with("called") => {}
                 true => folders.push(path),
                 false if path.extension().is_some_and(|it| it == "yaml") => out.push(path),
                 false => {}
@@ -74,8 +88,19 @@ fn found(path: &Path, name: &str, text: String, catalog: &Catalog) -> String {
         let file = folder.join("called").join(format!("{flow}.yaml"));
         Some(Source::new(flow, std::fs::read_to_string(file).ok()?))
     };
-    let world = World { catalog, connections: None, webhooks: None, include: &include, called: &called };
-    check(&source, &world, true).1.iter().map(stated).collect()
+    let connections = BTreeMap::from(CONNECTIONS.map(|(name, kind)| (Arc::from(name), kind)));
+    let webhooks = [Arc::from("w")];
+    let world = World {
+        catalog,
+        connections: Some(&connections),
+        webhooks: Some(&webhooks),
+        include: &include,
+        called: &called,
+    };
+    let (flow, found) = check(&source, &world, true);
+    let failed = found.iter().any(|it| it.severity == Severity::Error);
+    assert!(flow.is_some() != failed, "{name}: a flow is given exactly where there is no error");
+    found.iter().map(stated).collect()
 }
 
 fn stated(diagnostic: &Diagnostic) -> String {
