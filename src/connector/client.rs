@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::conn::{self, Conn, refuse};
 use super::native::{Answer, Attempt, Got};
 use super::wire::{self, Stage};
-use super::{pages, pending as request, redact};
+use super::{pages, redact, request};
 use crate::catalog::{Action, Catalog, ConnectionKind, Effect, Paging, Type};
 use crate::clock::Clock;
 use crate::config::Config;

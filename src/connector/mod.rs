@@ -11,7 +11,6 @@ pub mod entity;
 pub mod mail;
 mod native;
 mod pages;
-mod pending;
 pub mod rate;
 mod redact;
 pub mod request;

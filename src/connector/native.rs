@@ -7,7 +7,7 @@ use reqwest::header::{HeaderName, HeaderValue};
 use serde_json::{Value as Json, json};
 
 use super::conn::{Conn, Outgoing, Raw, refuse};
-use super::pending::{self as request, Request};
+use super::request::{self, Request};
 use super::wire::{self, Stage};
 use super::{mail, teams, web};
 use crate::catalog::{Action, Catalog};

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use super::client::FETCH;
 use super::conn::Outgoing;
 use super::native::{Attempt, Got};
-use super::pending::{self as request, NextPage, Request};
+use super::request::{self, NextPage, Request};
 use super::wire;
 use crate::engine::Outcome;
 
