@@ -3,3 +3,6 @@
 mod cases;
 mod codes;
 mod engine;
+mod sandbox;
+mod shipped;
+mod smtp;
