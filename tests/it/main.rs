@@ -2,3 +2,5 @@
 
 mod cases;
 mod codes;
+mod sandbox;
+mod shipped;
