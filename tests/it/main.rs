@@ -1,3 +1,6 @@
 //! All integration tests, in one binary.
 
 mod cases;
+mod codes;
+mod sandbox;
+mod shipped;
