@@ -4,3 +4,4 @@ mod cases;
 mod codes;
 mod sandbox;
 mod shipped;
+mod smtp;
