@@ -3,5 +3,6 @@
 mod cases;
 mod codes;
 mod sandbox;
+mod sandbox_client;
 mod shipped;
 mod smtp;
