@@ -1,4 +1,8 @@
 //! All integration tests, in one binary.
 
 mod cases;
+mod codes;
 mod contract;
+mod sandbox;
+mod shipped;
+mod smtp;
