@@ -3,6 +3,7 @@
 mod cases;
 mod codes;
 mod contract;
+mod engine;
 mod sandbox;
 mod shipped;
 mod smtp;
