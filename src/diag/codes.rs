@@ -2,6 +2,7 @@
 //!
 //! A code never changes its meaning. The tables are kept by the layer that raises the code.
 
+mod check;
 mod shape;
 mod yaml;
 
@@ -18,7 +19,7 @@ pub struct Page {
 }
 
 /// All pages, by layer. A layer with codes of its own adds its table here.
-const TABLES: &[&[Page]] = &[yaml::PAGES, shape::PAGES];
+const TABLES: &[&[Page]] = &[yaml::PAGES, shape::PAGES, check::PAGES];
 
 /// Every page, in the order of the codes.
 pub fn pages() -> impl Iterator<Item = &'static Page> {
