@@ -17,6 +17,9 @@ use crate::value::Value;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// Parameters that declare the shape of a member of the output, and whether it is a list of that shape.
+const SHAPES: [(&str, &str, bool); 2] = [("columns", "rows", true), ("response", "body", false)];
+
 type With = Vec<(Arc<str>, Dyn)>;
 
 impl Checker<'_> {
@@ -143,11 +146,22 @@ impl Checker<'_> {
                 None => {}
             }
         }
+        for group in &entry.any_of {
+            if !group.iter().any(|param| given(with, param).is_some()) {
+                let names: Vec<String> = group.iter().map(|param| format!("`{param}:`")).collect();
+                self.error("WF0403", name.span, format!("`{}` needs one of its parameters", entry.name))
+                    .help(format!("add one of {} under `with:`", names.join(", ")));
+                whole = false;
+            }
+        }
         whole.then_some(done)
     }
 
     fn param(&mut self, param: &Param, payload: &Payload) -> Option<Dyn> {
-        self.payload(payload, &param.ty, param.context, &format!("`{}`", param.name)).map(|(value, _)| value)
+        // A declared shape is read by `output_type`, which knows what may stand there.
+        let shape = SHAPES.iter().any(|(name, ..)| **name == *param.name);
+        let ty = if shape { &Type::Any } else { &param.ty };
+        self.payload(payload, ty, param.context, &format!("`{}`", param.name)).map(|(value, _)| value)
     }
 
     /// `x_file` supplies `x`: the file is read now, and is part of the bundle.
@@ -194,7 +208,7 @@ impl Checker<'_> {
     /// Declared columns and response schemas say more than the action's own output.
     fn output_type(&mut self, entry: &Action, with: &[(Name, Payload)]) -> Type {
         let Type::Object(object) = &entry.output else { return entry.output.clone() };
-        for (param, member, listed) in [("columns", "rows", true), ("response", "body", false)] {
+        for (param, member, listed) in SHAPES {
             let (Some((_, shape)), Some(field)) = (given(with, param), object.fields.get(member)) else { continue };
             if entry.input(param).is_none() {
                 continue;

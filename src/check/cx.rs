@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::World;
 use super::calls::Calls;
 use super::program::{Bundle, CheckedFlow, Keep};
-use super::scope::{Kind, Scope, error_type};
-use crate::catalog::{Context, Effect, Type};
+use super::scope::{Kind, Scope};
+use crate::catalog::{Context, Effect, Type, roots};
 use crate::diag::{Diagnostic, Source, Span};
 use crate::expr::{Cond, Expr, Fault, Presence, Reference, Template};
 use crate::flow::model::{Condition, Text};
@@ -88,7 +88,7 @@ impl<'a> Checker<'a> {
     pub(super) fn with_error<T>(&mut self, inner: impl FnOnce(&mut Self) -> T) -> T {
         let before = self.scope.entry("error").map(|entry| entry.presence.clone());
         match &before {
-            None => self.root("error", error_type()),
+            None => self.root("error", roots::error()),
             Some(_) => self.scope.assign("error"),
         }
         let result = inner(self);

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::cx::Checker;
 use super::keep::touch;
 use super::program::{Collect, Foreach, StepKind, Until};
-use super::scope::{Kind, error_type};
+use super::scope::Kind;
 use super::steps::{Compiled, Output};
-use crate::catalog::{Field, ObjectType, Type};
+use crate::catalog::{Field, ObjectType, Type, roots};
 use crate::expr::{Expr, Presence};
 use crate::flow::model::{self, Name, OnMore, Step, Text};
 
@@ -168,7 +168,7 @@ impl Checker<'_> {
 
 /// What a foreach outputs: results and errors in the order of its input.
 fn gathered(item: Type) -> Type {
-    let mut error = error_type();
+    let mut error = roots::error();
     if let Type::Object(object) = &mut error {
         let object = Arc::make_mut(object);
         object.name = Arc::from("an item's error");

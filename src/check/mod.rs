@@ -25,7 +25,7 @@ use std::sync::Arc;
 pub use bundle::recompile;
 pub use program::CheckedFlow;
 
-use crate::catalog::{Catalog, ConnectionKind, Context, ObjectType, Type};
+use crate::catalog::{Catalog, ConnectionKind, Context, ObjectType, Type, roots};
 use crate::diag::{Diagnostic, Severity, Source};
 use crate::flow::Flow;
 use calls::Calls;
@@ -116,15 +116,8 @@ impl Checker<'_> {
     /// The roots that every step can read.
     fn roots(&mut self, inputs: Type) {
         self.root("inputs", inputs);
-        self.root(
-            "run",
-            Type::object(
-                "run",
-                [("id", Type::String, false), ("url", Type::String, true), ("started", Type::Datetime, false)],
-            ),
-        );
-        let text = |name| (name, Type::String, false);
-        self.root("flow", Type::object("flow", [text("name"), text("description"), text("owner"), text("version")]));
+        self.root("run", roots::run());
+        self.root("flow", roots::flow());
     }
 
     fn outputs(&mut self, flow: &Flow) -> (Vec<(Arc<str>, Dyn)>, Type) {

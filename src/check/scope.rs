@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::catalog::{Field, ObjectType, Type};
+use crate::catalog::{ObjectType, Type, roots};
 use crate::diag::Span;
 use crate::expr::{Binding, Presence, TypeEnv};
 
@@ -229,11 +229,11 @@ impl Scope {
 
     /// `steps.*`: the facts of every step that is known here.
     fn facts_type(&self) -> Type {
-        let fact = fact_type();
+        let fact = roots::step_facts();
         let fields = self
             .steps()
             .filter(|entry| !(entry.local && matches!(entry.presence, Presence::Never(_))))
-            .map(|entry| (Arc::clone(&entry.name), plain_field(fact.clone(), true)))
+            .map(|entry| (Arc::clone(&entry.name), super::fields::field(fact.clone(), true)))
             .collect();
         Type::Object(Arc::new(ObjectType { name: "the steps so far".into(), fields, open: false }))
     }
@@ -256,34 +256,4 @@ impl TypeEnv for Scope {
     fn explainable(&self, id: &str) -> bool {
         self.entry(id).is_some_and(|entry| entry.kind == Kind::Decision && entry.presence == Presence::Always)
     }
-}
-
-fn plain_field(ty: Type, optional: bool) -> Field {
-    Field { ty, optional, doc: Arc::from(""), untrusted: false }
-}
-
-/// `error.*` in handlers.
-pub(super) fn error_type() -> Type {
-    Type::object(
-        "error",
-        [
-            ("step", Type::String, false),
-            ("code", Type::String, false),
-            ("status", Type::Int, false),
-            ("message", Type::String, false),
-        ],
-    )
-}
-
-/// `steps.<id>.*`.
-fn fact_type() -> Type {
-    Type::object(
-        "facts of a step",
-        [
-            ("status", Type::String, false),
-            ("attempts", Type::Int, false),
-            ("took", Type::Duration, false),
-            ("error", error_type(), true),
-        ],
-    )
 }

@@ -13,9 +13,7 @@ use crate::expr::Expr;
 use crate::flow::model::{Name, Text, Trigger};
 use crate::yaml::Node;
 
-/// Triggers and options that are part of the language and not of this version.
-const LATER: [&str; 5] =
-    ["hunt.rows", "flow.finished", "xdr.alert.changed", "xdr.incident.changed", "mde.alert.changed"];
+/// Options that are part of the language and not of this version.
 const LATER_OPTIONS: [&str; 5] = ["batch", "split", "ready", "ready_timeout", "on_not_ready"];
 
 impl Checker<'_> {
@@ -60,15 +58,11 @@ impl Checker<'_> {
 
     fn trigger_spec(&mut self, kind: &Name) -> Option<Arc<TriggerSpec>> {
         let catalog = self.world.catalog;
-        if LATER.contains(&&*kind.text) {
-            self.not_yet(
-                kind.span,
-                &format!("the trigger `{}`", kind.text),
-                "`watchfloor triggers list` shows those that are",
-            );
-            return catalog.triggers.get(&kind.text).cloned().or_else(|| Some(Arc::new(later(&kind.text))));
-        }
         if let Some(spec) = catalog.triggers.get(&kind.text) {
+            if spec.later {
+                let what = format!("the trigger `{}`", kind.text);
+                self.not_yet(kind.span, &what, "`watchfloor triggers list` shows those that are");
+            }
             return Some(Arc::clone(spec));
         }
         let known: Vec<&str> = catalog.triggers.keys().map(|key| &**key).collect();
@@ -198,25 +192,6 @@ impl Checker<'_> {
             self.error("WF0714", node.span, format!("there is no webhook `{name}`")).help(help);
         }
         Some((Arc::from(name), fields))
-    }
-}
-
-/// A trigger of the language that no catalogue describes yet.
-fn later(name: &str) -> TriggerSpec {
-    let text = |it: &str| -> Arc<str> { Arc::from(it) };
-    TriggerSpec {
-        name: text(name),
-        title: text(name),
-        doc: text(""),
-        connection: None,
-        output: Type::Any,
-        poll: None,
-        list: None,
-        since: None,
-        keys: ["query", "query_file", "columns", "key", "every", "params", "flow", "status", "fields"]
-            .map(text)
-            .to_vec(),
-        example: text(""),
     }
 }
 

@@ -1,18 +1,33 @@
 //! The one place that sends: a permitted call goes out, an outcome comes back.
+//!
+//! Not here: what is sent (`request`, `native`), over what (`conn`), what an answer means (`answer`), when to try again
+//! (the engine).
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt, Shared, WeakShared};
+use tokio::time::Instant;
 
-use crate::catalog::Catalog;
+use super::conn::{self, Conn, refuse};
+use super::native::{Answer, Attempt, Got};
+use super::wire::{self, Stage};
+use super::{pending as request, redact};
+use crate::catalog::{Action, Catalog, ConnectionKind, Effect, Type};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::engine::{Call, Outcome};
+use crate::engine::{Call, Outcome, Purpose};
 use crate::error::Error;
 use crate::guard::Permit;
-use crate::id::RunId;
+use crate::id::{self, RunId};
 use crate::value::{Map, Value};
+
+/// The time limit of a read that no step made.
+const FETCH: Duration = Duration::from_secs(120);
+/// The most answers kept for reuse, and reads in flight whose answers may be shared.
+const KEPT: usize = 4096;
 
 /// How one attempt ended, and what people may see of it.
 #[derive(Clone, Debug)]
@@ -31,28 +46,246 @@ pub struct Client {
 }
 
 struct Inner {
-    _catalog: Arc<Catalog>,
-    _clock: Clock,
+    catalog: Arc<Catalog>,
+    clock: Clock,
+    connections: BTreeMap<Arc<str>, Arc<Conn>>,
+    shared: Mutex<HashMap<String, Pending>>,
+    kept: Mutex<HashMap<String, (Instant, Arc<Done>)>>,
 }
+
+/// One attempt, over.
+struct Done {
+    got: Got,
+    took: Duration,
+}
+
+type Pending = WeakShared<BoxFuture<'static, Arc<Done>>>;
 
 impl Client {
     /// Opens every connection: resolves its secrets, reads its roots of trust, parses its addresses. Nothing is sent.
-    pub fn open(_config: &Config, catalog: Arc<Catalog>, clock: Clock) -> Result<Client, Error> {
-        Ok(Client { inner: Arc::new(Inner { _catalog: catalog, _clock: clock }) })
+    pub fn open(config: &Config, catalog: Arc<Catalog>, clock: Clock) -> Result<Client, Error> {
+        let plain = conn::plain(config)?;
+        let mut connections = BTreeMap::new();
+        for (name, connection) in &config.connections {
+            connections.insert(Arc::clone(name), Arc::new(Conn::open(connection, config, &plain, &clock)?));
+        }
+        let (shared, kept) = (Mutex::default(), Mutex::default());
+        Ok(Client { inner: Arc::new(Inner { catalog, clock, connections, shared, kept }) })
     }
 
     /// Sends one attempt. Never panics; ends within the call's time limit once it has its rate token.
-    pub fn send(&self, _permit: Permit, _run: &RunId, _call: Call) -> BoxFuture<'static, Reply> {
-        let _ = &self.inner;
-        Box::pin(async { Reply { outcome: unsent(), blob: None, took: Duration::ZERO } })
+    pub fn send(&self, permit: Permit, run: &RunId, call: Call) -> BoxFuture<'static, Reply> {
+        let inner = Arc::clone(&self.inner);
+        let tag = id::tag(&id::call_key(run, &call.path));
+        Box::pin(async move {
+            // The permit is used up by this attempt.
+            let _permit = permit;
+            let done = match AssertUnwindSafe(inner.attempt(&call, tag)).catch_unwind().await {
+                Ok(done) => done,
+                Err(_) => crashed(),
+            };
+            let blob = if call.secure { None } else { blob(&done.got) };
+            Reply { outcome: inner.outcome(&call, &done.got), blob, took: done.took }
+        })
     }
 
-    /// Reads for pollers and for look-ups of protected assets. Refuses every action whose effect is not `read`.
-    pub fn fetch(&self, _connection: &str, _action: &str, _inputs: Map) -> BoxFuture<'static, Result<Value, Outcome>> {
-        Box::pin(async { Err(unsent()) })
+    /// Reads for pollers and for look-ups of protected assets; always asks afresh. Refuses every action whose effect is
+    /// not `read`.
+    pub fn fetch(&self, connection: &str, action: &str, inputs: Map) -> BoxFuture<'static, Result<Value, Outcome>> {
+        let inner = Arc::clone(&self.inner);
+        let found = inner
+            .catalog
+            .action(action)
+            .cloned()
+            .ok_or_else(|| refuse("no_action", format!("the catalogue has no action {action}")));
+        let connection = connection.to_owned();
+        Box::pin(async move {
+            let action = found?;
+            if action.effect != Effect::Read {
+                return Err(refuse(
+                    "not_a_read",
+                    format!("{} is no read, so it is sent for no poller and no look-up", action.name),
+                ));
+            }
+            let conn = inner.conn(&connection, &action)?;
+            let attempt = inner.attempt_of(conn, &action, inputs.clone(), String::new());
+            let done = AssertUnwindSafe(run(attempt, FETCH)).catch_unwind().await.unwrap_or_else(|_| crashed());
+            match &done.got {
+                Ok(answer) => inner.typed(&action, &action.output, answer, &inputs),
+                Err((outcome, _)) => Err(outcome.clone()),
+            }
+        })
     }
 }
 
-fn unsent() -> Outcome {
-    Outcome::NotSent { code: "not_ready".into(), message: "the client can't send yet".into(), transient: true }
+impl Inner {
+    async fn attempt(self: &Arc<Self>, call: &Call, tag: String) -> Arc<Done> {
+        let conn = match self.conn(&call.connection, &call.action) {
+            Ok(conn) => conn,
+            Err(outcome) => return Arc::new(Done { got: Err((outcome, Vec::new())), took: Duration::ZERO }),
+        };
+        let limit = Duration::from_millis(call.timeout_ms);
+        let attempt = self.attempt_of(conn, &call.action, call.inputs.clone(), tag);
+        match share_key(call) {
+            Some(key) => self.shared(key, call.action.reuse, attempt, limit).await,
+            None => run(attempt, limit).await,
+        }
+    }
+
+    fn attempt_of(&self, conn: Arc<Conn>, action: &Arc<Action>, inputs: Map, tag: String) -> Attempt {
+        Attempt {
+            conn,
+            action: Arc::clone(action),
+            inputs,
+            tag,
+            catalog: Arc::clone(&self.catalog),
+            clock: self.clock.clone(),
+            stage: Stage::default(),
+        }
+    }
+
+    fn conn(&self, name: &str, action: &Action) -> Result<Arc<Conn>, Outcome> {
+        let Some(conn) = self.connections.get(name) else {
+            return Err(refuse("no_connection", format!("there is no connection {name} in the configuration")));
+        };
+        match ConnectionKind::serving(action.connector()) {
+            Some(kind) if kind != conn.kind => Err(refuse(
+                "bad_connection",
+                format!(
+                    "{} needs a connection of kind {}, {name} is of kind {}",
+                    action.name,
+                    kind.as_str(),
+                    conn.kind.as_str()
+                ),
+            )),
+            _ => Ok(Arc::clone(conn)),
+        }
+    }
+
+    /// Joins an identical read in flight, or takes an answer that is still good, or sends.
+    async fn shared(
+        self: &Arc<Self>,
+        key: String,
+        reuse: Option<Duration>,
+        attempt: Attempt,
+        limit: Duration,
+    ) -> Arc<Done> {
+        if reuse.is_some()
+            && let Some(done) = self.still_good(&key)
+        {
+            return done;
+        }
+        let future = {
+            let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+            match shared.get(&key).and_then(WeakShared::upgrade) {
+                Some(future) => future,
+                None => {
+                    if shared.len() >= KEPT {
+                        shared.retain(|_, pending| pending.upgrade().is_some());
+                    }
+                    let future = Arc::clone(self).lead(key.clone(), reuse, attempt, limit);
+                    if let Some(weak) = future.downgrade() {
+                        shared.insert(key, weak);
+                    }
+                    future
+                }
+            }
+        };
+        future.await
+    }
+
+    fn lead(
+        self: Arc<Self>,
+        key: String,
+        reuse: Option<Duration>,
+        attempt: Attempt,
+        limit: Duration,
+    ) -> Shared<BoxFuture<'static, Arc<Done>>> {
+        let work: BoxFuture<'static, Arc<Done>> = Box::pin(async move {
+            let done = AssertUnwindSafe(run(attempt, limit)).catch_unwind().await.unwrap_or_else(|_| crashed());
+            if let (Some(reuse), Ok(_)) = (reuse, &done.got) {
+                let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+                let now = Instant::now();
+                if kept.len() >= KEPT {
+                    kept.retain(|_, (until, _)| *until > now);
+                }
+                if kept.len() < KEPT {
+                    kept.insert(key.clone(), (now + reuse, Arc::clone(&done)));
+                }
+            }
+            self.shared.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            done
+        });
+        work.shared()
+    }
+
+    fn still_good(&self, key: &str) -> Option<Arc<Done>> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let (until, done) = kept.get(key)?;
+        if *until > Instant::now() {
+            return Some(Arc::clone(done));
+        }
+        kept.remove(key);
+        None
+    }
+
+    fn outcome(&self, call: &Call, got: &Got) -> Outcome {
+        match got {
+            Ok(answer) => match self.typed(&call.action, &call.output, answer, &call.inputs) {
+                Ok(value) => Outcome::Done { status: answer.status, output: call.keep.project(&value) },
+                Err(outcome) => outcome,
+            },
+            Err((outcome, _)) => outcome.clone(),
+        }
+    }
+
+    fn typed(&self, action: &Action, ty: &Type, answer: &Answer, inputs: &Map) -> Result<Value, Outcome> {
+        request::output(action, ty, answer.status, &answer.json, inputs, self.clock.now())
+            .map_err(|bad| wire::unknown(answer.status, "invalid_answer", bad.to_string()))
+    }
+}
+
+/// Waits for the rate limit, then gives the attempt its time.
+async fn run(attempt: Attempt, limit: Duration) -> Arc<Done> {
+    let _slot = attempt.conn.limits.take(&attempt.action.rate_class).await;
+    let began = Instant::now();
+    let got = match tokio::time::timeout(limit, Box::pin(attempt.run())).await {
+        Ok(got) => got,
+        Err(_) => Err((late(&attempt, limit), Vec::new())),
+    };
+    Arc::new(Done { got, took: began.elapsed() })
+}
+
+fn late(attempt: &Attempt, limit: Duration) -> Outcome {
+    let seconds = limit.as_secs_f32();
+    if attempt.stage.sent() {
+        return wire::unknown(0, "timeout", format!("{} did not answer within {seconds} s", attempt.conn.name));
+    }
+    let message = format!("{} could not be asked within {seconds} s", attempt.conn.name);
+    Outcome::NotSent { code: "timeout".into(), message, transient: true }
+}
+
+/// A bug of ours ends one attempt, not the process; whether something was sent is not known.
+fn crashed() -> Arc<Done> {
+    let outcome =
+        wire::unknown(0, "internal", "sending failed by a fault of this program; please report it with its log");
+    Arc::new(Done { got: Err((outcome, Vec::new())), took: Duration::ZERO })
+}
+
+fn blob(got: &Got) -> Option<Vec<u8>> {
+    let body = match got {
+        Ok(answer) => &answer.body,
+        Err((_, body)) => body,
+    };
+    (!body.is_empty()).then(|| redact::for_people(body))
+}
+
+/// What makes two reads identical. Look-ups, confirmations, retries and the passes of a loop have none: they ask afresh.
+fn share_key(call: &Call) -> Option<String> {
+    let first = call.purpose == Purpose::Main && call.attempt <= 1 && !call.path.contains("/pass[");
+    if call.effect() != Effect::Read || !first {
+        return None;
+    }
+    let inputs = serde_json::to_string(&call.inputs).ok()?;
+    Some(format!("{}\n{}\n{inputs}", call.connection, call.action.name))
 }

@@ -1,11 +1,19 @@
 //! Actions to requests, answers to outcomes. `client` is the one place that sends.
 
+mod address;
+mod answer;
 pub mod auth;
 pub mod client;
+mod conn;
 pub mod entity;
 pub mod mail;
+mod native;
+mod pending;
 pub mod rate;
+mod redact;
 pub mod request;
 pub mod teams;
+mod web;
+mod wire;
 
 pub use client::{Client, Reply};

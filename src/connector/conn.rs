@@ -1,0 +1,405 @@
+//! One opened connection: where it leads, who we are there, how fast we may go; and one exchange over it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::{Method, Url};
+
+use super::auth::{Auth, Ticket};
+use super::mail::Mailer;
+use super::rate::Limits;
+use super::redact::Scrubber;
+use super::wire::{self, ReadError, Stage};
+use super::{address, answer};
+use crate::catalog::ConnectionKind;
+use crate::clock::Clock;
+use crate::config::{Config, Connection, Credential, Tls};
+use crate::engine::Outcome;
+use crate::error::Error;
+
+pub(super) struct Conn {
+    pub(super) name: Arc<str>,
+    pub(super) kind: ConnectionKind,
+    /// Scheme, host and perhaps a path; for Teams the whole secret address. `None` for mail.
+    base: Option<Url>,
+    http: reqwest::Client,
+    auth: Auth,
+    pub(super) limits: Limits,
+    pub(super) mailer: Option<Mailer>,
+    /// Fixed headers of an `http` connection.
+    headers: HeaderMap,
+    pub(super) scrubber: Scrubber,
+    clock: Clock,
+}
+
+/// One request below a connection's base.
+#[derive(Clone, Debug)]
+pub(super) struct Outgoing {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Option<Bytes>,
+}
+
+/// A service's answer, read whole, whatever its status; our own secrets are masked in it.
+#[derive(Debug)]
+pub(super) struct Raw {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Vec<u8>,
+}
+
+impl Raw {
+    /// The outcome of an answer that is not 2xx.
+    pub(super) fn failed(&self, clock: &Clock) -> Outcome {
+        let wait = self.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        answer::failed(self.status, wait, &self.body, clock.now())
+    }
+
+    pub(super) fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+}
+
+impl Conn {
+    pub(super) fn open(
+        connection: &Connection,
+        config: &Config,
+        plain: &reqwest::Client,
+        clock: &Clock,
+    ) -> Result<Self, Error> {
+        let name = &connection.name;
+        let mut scrubber = Scrubber::default();
+        let base = base(connection, &mut scrubber)?;
+        let plain = match &connection.ca_file {
+            Some(file) => build(wire::with_roots(wire::builder(), file, name)?, name)?,
+            None => plain.clone(),
+        };
+        let http = match &base {
+            // Flows choose what is asked of an `http` connection, so names must not lead into the own network. An address
+            // in the configuration is meant as it stands there.
+            Some(url)
+                if connection.kind == ConnectionKind::Http && !connection.allow_private && url.domain().is_some() =>
+            {
+                let mut builder = wire::builder().dns_resolver(address::Public);
+                if let Some(file) = &connection.ca_file {
+                    builder = wire::with_roots(builder, file, name)?;
+                }
+                build(builder, name)?
+            }
+            _ => plain.clone(),
+        };
+        let auth = Auth::open(connection, &plain, &mut |secret| scrubber.add(secret))?;
+        let mailer = match connection.kind {
+            ConnectionKind::Email => Some(Mailer::open(connection, config.in_flight, &mut scrubber)?),
+            _ => None,
+        };
+        let mut headers = HeaderMap::new();
+        for (key, reference) in &connection.headers {
+            let value = reference.resolve().map_err(|error| {
+                Error::config(format!("connection {name}: the header {key} can't be read: {error}"))
+            })?;
+            scrubber.add(value.expose());
+            let bad = || Error::config(format!("connection {name}: the header {key} is none that HTTP can carry"));
+            let mut value = HeaderValue::try_from(value.expose()).map_err(|_| bad())?;
+            value.set_sensitive(true);
+            headers.insert(HeaderName::try_from(key.as_str()).map_err(|_| bad())?, value);
+        }
+        Ok(Conn {
+            name: Arc::clone(name),
+            kind: connection.kind,
+            base,
+            http,
+            auth,
+            limits: Limits::new(connection.kind, connection.rate),
+            mailer,
+            headers,
+            scrubber,
+            clock: clock.clone(),
+        })
+    }
+
+    pub(super) fn base(&self) -> Result<&Url, Outcome> {
+        self.base.as_ref().ok_or_else(|| refuse("no_base_url", format!("the connection {} has no base_url", self.name)))
+    }
+
+    /// Headers that a flow may not set, because the connection does.
+    pub(super) fn owns_header(&self, name: &HeaderName) -> bool {
+        const OURS: [&str; 11] = [
+            "authorization",
+            "host",
+            "content-length",
+            "transfer-encoding",
+            "connection",
+            "upgrade",
+            "te",
+            "trailer",
+            "expect",
+            "proxy-authorization",
+            "cookie",
+        ];
+        OURS.contains(&name.as_str()) || self.headers.contains_key(name)
+    }
+
+    /// The URL of a path below the base. The path begins with a slash and may hold a query.
+    pub(super) fn url(&self, path: &str) -> Result<Url, Outcome> {
+        let base = self.base()?;
+        let text = format!("{}{path}", base.as_str().trim_end_matches('/'));
+        let url = Url::parse(&text).ok().filter(|url| below(base, url));
+        url.ok_or_else(|| {
+            refuse(
+                "bad_input",
+                format!("the path {:?} leads out of the connection {}", answer::clean(path, 200), self.name),
+            )
+        })
+    }
+
+    /// A whole URL that a flow gave: below the base like any path.
+    pub(super) fn within(&self, text: &str) -> Result<Url, Outcome> {
+        let base = self.base()?;
+        let url = Url::parse(text).ok().filter(|url| below(base, url));
+        url.ok_or_else(|| {
+            let shown = answer::clean(text, 200);
+            refuse(
+                "address_refused",
+                format!("the url {shown:?} is not below the base_url of the connection {}", self.name),
+            )
+        })
+    }
+
+    /// The URL of a link that the service gave: the same origin only.
+    pub(super) fn follow(&self, link: &str) -> Result<Url, Outcome> {
+        let base = self.base()?;
+        let url = Url::parse(link).ok().filter(|url| same_origin(base, url));
+        url.ok_or_else(|| {
+            wire::unknown(
+                200,
+                "foreign_link",
+                format!(
+                    "the service's link to the next page leads elsewhere ({}); it is not followed",
+                    answer::clean(link, 200)
+                ),
+            )
+        })
+    }
+
+    /// Sends a request and reads its answer. After a 401 it goes out once more with a new token: a 401 did nothing.
+    pub(super) async fn exchange(
+        &self,
+        out: &Outgoing,
+        class: &Arc<str>,
+        cap: usize,
+        stage: &Stage,
+    ) -> Result<Raw, Outcome> {
+        let ticket = self.auth.ticket().await?;
+        let raw = self.once(out, &ticket, cap, stage).await?;
+        let raw = match raw.status {
+            401 => match self.auth.renewed(&ticket).await {
+                Some(Ok(ticket)) => self.once(out, &ticket, cap, stage).await?,
+                _ => raw,
+            },
+            _ => raw,
+        };
+        if raw.status == 429 {
+            let wait = raw.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+            let pause = answer::wait(wait, self.clock.now()).unwrap_or(Duration::from_secs(1));
+            self.limits.cool_down(class, pause);
+        }
+        Ok(raw)
+    }
+
+    async fn once(&self, out: &Outgoing, ticket: &Ticket, cap: usize, stage: &Stage) -> Result<Raw, Outcome> {
+        let mut request = self.http.request(out.method.clone(), out.url.clone());
+        let mut headers = out.headers.clone();
+        headers.extend(self.headers.clone());
+        if let Some((name, value)) = &ticket.header {
+            headers.insert(name.clone(), value.clone());
+        }
+        request = request.headers(headers);
+        if let Some(body) = &out.body {
+            request = request.body(body.clone());
+        }
+        stage.mark_sent();
+        let host = out.url.host_str().unwrap_or("the service").to_owned();
+        let response = request.send().await.map_err(|error| self.scrub(wire::failure(&error, &host)))?;
+        let status = response.status().as_u16();
+        let headers = response.headers().clone();
+        let body = match wire::read(response, cap).await {
+            Ok(body) => body,
+            // The status alone says what was done; what was said about it is lost.
+            Err(_) if !(200..300).contains(&status) => Vec::new(),
+            Err(ReadError::TooLarge) => {
+                let message = format!("the answer of {host} is longer than {} MiB; ask for less", cap >> 20);
+                return Err(wire::unknown(status, "answer_too_large", message));
+            }
+            Err(ReadError::Broken(why)) => {
+                return Err(wire::unknown(status, "truncated", format!("the answer of {host} broke off: {why}")));
+            }
+        };
+        Ok(Raw { status, headers, body: self.scrubber.body(body, ticket.token.as_deref()) })
+    }
+
+    fn scrub(&self, outcome: Outcome) -> Outcome {
+        match outcome {
+            Outcome::NotSent { code, message, transient } => {
+                Outcome::NotSent { code, message: self.scrubber.text(message), transient }
+            }
+            Outcome::Unknown { status, code, message } => {
+                Outcome::Unknown { status, code, message: self.scrubber.text(message) }
+            }
+            other => other,
+        }
+    }
+}
+
+impl Outgoing {
+    pub(super) fn json(method: Method, url: Url, body: Option<&serde_json::Value>) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        if body.is_some() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        Outgoing { method, url, headers, body: body.map(|json| Bytes::from(json.to_string())) }
+    }
+}
+
+/// A request that we refuse ourselves, before anything is sent.
+pub(super) fn refuse(code: &str, message: String) -> Outcome {
+    Outcome::Refused { status: 0, code: code.into(), message, transient: false, retry_after_ms: None }
+}
+
+/// The client that all connections share which need nothing of their own. Where nothing speaks TLS, the system's roots of
+/// trust stay unread: they cost a demo more time and memory than all else.
+pub(super) fn plain(config: &Config) -> Result<reqwest::Client, Error> {
+    let tls = config.connections.values().any(|connection| {
+        let local = |url: &str| url.starts_with("http://");
+        let entra = match &connection.credential {
+            Credential::Entra(entra) => !local(&entra.authority) && !entra.managed_identity,
+            _ => false,
+        };
+        let mail = connection.email.as_ref().is_some_and(|email| email.tls != Tls::None);
+        let web = connection.kind != ConnectionKind::Email && !connection.base_url.as_deref().is_some_and(local);
+        entra || (web && !mail)
+    });
+    let builder = if tls { wire::builder() } else { wire::builder().tls_certs_only([]) };
+    build(builder, "all")
+}
+
+fn build(builder: reqwest::ClientBuilder, name: &str) -> Result<reqwest::Client, Error> {
+    builder.build().map_err(|error| {
+        Error::config(format!("connection {name}: setting up TLS: {error}"))
+            .help("install the system's CA certificates (package ca-certificates), or give the connection a ca_file")
+    })
+}
+
+fn base(connection: &Connection, scrubber: &mut Scrubber) -> Result<Option<Url>, Error> {
+    let name = &connection.name;
+    let text = match (connection.kind, &connection.base_url, &connection.webhook_url) {
+        (ConnectionKind::Email, ..) => return Ok(None),
+        (ConnectionKind::Teams, _, Some(reference)) => {
+            let secret = reference
+                .resolve()
+                .map_err(|error| Error::config(format!("connection {name}: its webhook_url can't be read: {error}")))?;
+            scrubber.add(secret.expose());
+            secret.expose().to_owned()
+        }
+        (ConnectionKind::Teams, Some(url), None) => url.clone(),
+        (ConnectionKind::Mde, url, _) => url.clone().unwrap_or_else(|| "https://api.security.microsoft.com".into()),
+        (ConnectionKind::Graph, url, _) => url.clone().unwrap_or_else(|| "https://graph.microsoft.com".into()),
+        (_, Some(url), _) => url.clone(),
+        (kind, None, _) => {
+            let (key, example) = match kind {
+                ConnectionKind::Teams => ("webhook_url", "{ env: TEAMS_WEBHOOK }"),
+                ConnectionKind::CloudApps => ("base_url", "https://contoso.us2.portal.cloudappsecurity.com"),
+                _ => ("base_url", "https://service.contoso.example"),
+            };
+            let error = Error::config(format!("connection {name}: a connection of kind {} needs {key}", kind.as_str()));
+            return Err(error.help(format!("add {key}: {example}")));
+        }
+    };
+    // Catalogue paths carry the version; people copy base URLs with it.
+    let text = match connection.kind {
+        ConnectionKind::Mde => text.trim_end_matches('/').strip_suffix("/api").unwrap_or(&text).to_owned(),
+        ConnectionKind::Graph => text.trim_end_matches('/').strip_suffix("/v1.0").unwrap_or(&text).to_owned(),
+        _ => text,
+    };
+    let secret = connection.webhook_url.is_some();
+    let shown = if secret { "its webhook_url".to_owned() } else { format!("the base_url {text:?}") };
+    let bad = |why: &str| Err(Error::config(format!("connection {name}: {shown} {why}")));
+    let Ok(url) = Url::parse(&text) else { return bad("is no URL") };
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return bad("is no http or https URL");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return bad("has a user name in it; give the credential under credential:");
+    }
+    if !secret && (url.query().is_some() || url.fragment().is_some()) {
+        return bad("has a query or a fragment; leave that to the flows");
+    }
+    Ok(Some(url))
+}
+
+fn same_origin(base: &Url, url: &Url) -> bool {
+    base.scheme() == url.scheme()
+        && base.host() == url.host()
+        && base.port_or_known_default() == url.port_or_known_default()
+        && url.username().is_empty()
+        && url.password().is_none()
+}
+
+/// Whether a URL stays below the base: same origin, same leading path, and no dot or slash in disguise, which one server
+/// reads as text and the next as a way up.
+fn below(base: &Url, url: &Url) -> bool {
+    let root = base.path().trim_end_matches('/');
+    let rest = url.path().strip_prefix(root);
+    let lower = url.path().to_ascii_lowercase();
+    same_origin(base, url)
+        && url.fragment().is_none()
+        && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        && !["%2e%2e", "%2f", "%5c", "%00"].iter().any(|hidden| lower.contains(hidden))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_can_not_leave_its_base() {
+        let base = Url::parse("https://api.example/tenant").unwrap();
+        let inside = |path: &str| Url::parse(&format!("{base}{path}")).is_ok_and(|url| below(&base, &url));
+        for good in ["/v1/lookup/1.2.3.4", "", "/a?b=c%2Fd", "/x/../y", "/%C3%A9"] {
+            assert!(inside(good), "{good}");
+        }
+        for bad in [
+            "/../other",
+            "/..%2fother",
+            "/%2e%2e/other",
+            "/a/%2e%2e%2fb",
+            "/a%5c..%5cb",
+            ".evil.example/",
+            "@evil.example/",
+            "-suffix/x",
+            "/a#b",
+            "/\\..\\other/../..",
+        ] {
+            assert!(!inside(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn links_keep_scheme_host_and_port() {
+        let base = Url::parse("https://graph.example").unwrap();
+        let same = |link: &str| Url::parse(link).is_ok_and(|url| same_origin(&base, &url));
+        assert!(same("https://graph.example:443/v1.0/x?$skiptoken=1"));
+        for bad in [
+            "http://graph.example/x",
+            "https://graph.example:8443/x",
+            "https://graph.example.evil/x",
+            "https://u@graph.example/",
+        ] {
+            assert!(!same(bad), "{bad}");
+        }
+    }
+}

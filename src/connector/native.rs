@@ -1,0 +1,198 @@
+//! Actions that are no single documented request: mail, cards, a user's risk, a flow's own HTTP request.
+
+use std::sync::Arc;
+
+use reqwest::Method;
+use serde_json::{Value as Json, json};
+
+use super::conn::{Conn, Outgoing, Raw, refuse};
+use super::wire::{self, Stage};
+use super::{mail, pending as request, teams, web};
+use crate::catalog::{Action, Catalog};
+use crate::clock::Clock;
+use crate::engine::Outcome;
+use crate::value::{Map, Value};
+
+/// Everything that one attempt needs.
+pub(super) struct Attempt {
+    pub(super) conn: Arc<Conn>,
+    pub(super) action: Arc<Action>,
+    pub(super) inputs: Map,
+    pub(super) tag: String,
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) clock: Clock,
+    pub(super) stage: Stage,
+}
+
+/// An answer as JSON, whole, with the text that people get to see.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) json: Json,
+    pub(super) body: Vec<u8>,
+}
+
+impl Answer {
+    fn made(status: u16, json: Json) -> Self {
+        let body = json.to_string().into_bytes();
+        Answer { status, json, body }
+    }
+}
+
+/// What came of an attempt; a refusal brings the body that said so.
+pub(super) type Got = Result<Answer, (Outcome, Vec<u8>)>;
+
+impl Attempt {
+    pub(super) async fn run(&self) -> Got {
+        match self.action.native.as_deref() {
+            None => self.plain(&self.action, &self.inputs).await,
+            Some("user_risk") => self.user_risk().await,
+            Some("email_send") => self.email().await.map_err(bare),
+            Some("teams_post") => self.post().await,
+            Some("http_request") => self.web().await,
+            Some(other) => {
+                Err(bare(refuse("not_supported", format!("there is no handler {other} for {}", self.action.name))))
+            }
+        }
+    }
+
+    /// One request of the catalogue, answered in JSON.
+    async fn plain(&self, action: &Action, inputs: &Map) -> Got {
+        let built =
+            request::build(action, inputs, &self.tag).map_err(|bad| bare(refuse("bad_input", bad.to_string())))?;
+        let method = Method::try_from(&*built.method)
+            .map_err(|_| bare(refuse("bad_input", format!("{} has no method that HTTP knows", action.name))))?;
+        let url = self.conn.url(&built.path).map_err(bare)?;
+        let mut out = Outgoing::json(method, url, built.body.as_ref());
+        for (name, value) in &built.headers {
+            let pair =
+                (reqwest::header::HeaderName::try_from(&**name), reqwest::header::HeaderValue::try_from(&**value));
+            let (Ok(name), Ok(value)) = pair else {
+                return Err(bare(refuse("bad_input", format!("the header {name} can't be sent"))));
+            };
+            out.headers.insert(name, value);
+        }
+        let raw =
+            self.conn.exchange(&out, &action.rate_class, wire::cap(action.effect), &self.stage).await.map_err(bare)?;
+        self.decode(raw).await
+    }
+
+    async fn decode(&self, raw: Raw) -> Got {
+        if !raw.is_success() {
+            return Err((raw.failed(&self.clock), raw.body));
+        }
+        let Raw { status, body, .. } = raw;
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return Ok(Answer { status, json: Json::Null, body: Vec::new() });
+        }
+        // A large answer takes long to parse; the other runs go on meanwhile.
+        let (json, body) = if body.len() > 1 << 20 {
+            let parsed = tokio::task::spawn_blocking(move || (serde_json::from_slice::<Json>(&body), body)).await;
+            parsed.map_err(|_| bare(wire::unknown(status, "invalid_answer", "the answer could not be read")))?
+        } else {
+            (serde_json::from_slice::<Json>(&body), body)
+        };
+        match json {
+            Ok(json) => Ok(Answer { status, json, body }),
+            Err(error) => {
+                let why = format!("{} answered {status} with something that is no JSON: {error}", self.conn.name);
+                Err((wire::unknown(status, "invalid_answer", why), body))
+            }
+        }
+    }
+
+    /// A 404 means that the user was never at risk, or that there is no such user; only the directory tells which.
+    async fn user_risk(&self) -> Got {
+        let first = self.plain(&self.action, &self.inputs).await;
+        let Err((Outcome::Refused { status: 404, .. }, _)) = &first else { return first };
+        let Some(get_user) = self.catalog.action("entra.get_user").cloned() else { return first };
+        let asked = self.inputs.get("user").and_then(Value::as_str).unwrap_or("").to_owned();
+        self.stay_slow(&get_user.rate_class).await;
+        let user = Map::from([(Arc::from("user"), Value::str(&asked))]);
+        let found = match self.plain(&get_user, &user).await {
+            Ok(found) => found,
+            Err((Outcome::Refused { status: 404, .. }, body)) => {
+                let message = format!("there is no user {asked}");
+                let code = "user_not_found".into();
+                return Err((
+                    Outcome::Refused { status: 404, code, message, transient: false, retry_after_ms: None },
+                    body,
+                ));
+            }
+            Err(other) => return Err(other),
+        };
+        let id = found.json.get("id").and_then(Json::as_str).unwrap_or("").to_owned();
+        // Identity Protection knows object ids only: asked with another name of the user, its 404 says nothing yet.
+        if !id.is_empty() && !id.eq_ignore_ascii_case(&asked) {
+            self.stay_slow(&self.action.rate_class).await;
+            let again = Map::from([(Arc::from("user"), Value::str(&id))]);
+            match self.plain(&self.action, &again).await {
+                Err((Outcome::Refused { status: 404, .. }, _)) => {}
+                other => return other,
+            }
+        }
+        Ok(Answer::made(
+            200,
+            json!({
+                "id": id,
+                "userPrincipalName": found.json.get("userPrincipalName"),
+                "userDisplayName": found.json.get("displayName"),
+                "riskLevel": "none",
+                "riskState": "none",
+            }),
+        ))
+    }
+
+    /// Follow-up requests keep to the limits as well.
+    async fn stay_slow(&self, class: &Arc<str>) {
+        let _slot = self.conn.limits.take(class).await;
+    }
+
+    async fn email(&self) -> Result<Answer, Outcome> {
+        let Some(mailer) = &self.conn.mailer else {
+            return Err(refuse("bad_connection", format!("the connection {} sends no mail", self.conn.name)));
+        };
+        let letter = mail::letter(&self.inputs, &mailer.from, &self.tag, self.clock.now());
+        let letter = letter.map_err(|why| refuse("bad_input", why))?;
+        let said = mailer.send(&letter, &self.stage).await?;
+        let mut answer = Answer::made(250, json!({"message_id": letter.message_id}));
+        answer.body = json!({"message_id": letter.message_id, "server": said}).to_string().into_bytes();
+        Ok(answer)
+    }
+
+    async fn post(&self) -> Got {
+        let message = teams::message(&self.inputs).map_err(|why| bare(refuse("bad_input", why)))?;
+        let url = self.conn.base().map_err(bare)?.clone();
+        let out = Outgoing::json(Method::POST, url, Some(&message));
+        let cap = wire::cap(self.action.effect);
+        let raw = self.conn.exchange(&out, &self.action.rate_class, cap, &self.stage).await.map_err(bare)?;
+        if !raw.is_success() {
+            return Err((raw.failed(&self.clock), raw.body));
+        }
+        if teams::is_throttled(&raw.body) {
+            let refused = Outcome::Refused {
+                status: 429,
+                code: "throttled".into(),
+                message: "Teams takes no more posts for now".into(),
+                transient: true,
+                retry_after_ms: None,
+            };
+            return Err((refused, raw.body));
+        }
+        Ok(Answer::made(raw.status, json!({"status": raw.status})))
+    }
+
+    async fn web(&self) -> Got {
+        let out = web::request(&self.conn, &self.inputs).map_err(bare)?;
+        let cap = wire::cap(self.action.effect);
+        let raw = self.conn.exchange(&out, &self.action.rate_class, cap, &self.stage).await.map_err(bare)?;
+        if !raw.is_success() {
+            return Err((raw.failed(&self.clock), raw.body));
+        }
+        Ok(Answer { status: raw.status, json: web::answer(&raw), body: raw.body })
+    }
+}
+
+fn bare(outcome: Outcome) -> (Outcome, Vec<u8>) {
+    (outcome, Vec::new())
+}

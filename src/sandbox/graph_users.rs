@@ -1,0 +1,236 @@
+//! Microsoft Graph, people: users, managers, mailboxes, mail, Identity Protection; and evidence that names them.
+
+use jiff::SignedDuration;
+use serde_json::{Value as Json, json};
+
+use super::call::{Answer, Call};
+use super::graph::{entity, fail, missing, page};
+use super::odata;
+use super::state::{State, World};
+use super::world::{Alert, Risk, Source, User};
+
+/// `None` where there is no handler for this route.
+pub(super) fn answer(world: &World, state: &mut State, call: &Call, path: &[&str]) -> Option<Answer> {
+    Some(match (call.method.as_str(), path) {
+        ("GET", ["users"]) => {
+            let items = world.plan.users.iter().map(user_json).collect();
+            page(call, "users", &["id", "userPrincipalName", "mail", "displayName", "accountEnabled"], items, 100)
+        }
+        ("GET", ["users", id, rest @ ..]) => match find(world, id) {
+            Some(user) => return about(world, call, user, rest),
+            None => missing(id),
+        },
+        ("POST", ["users", id, "sendMail" | "microsoft.graph.sendMail"]) => match find(world, id) {
+            Some(_) => send_mail(world, state, call),
+            None => missing(id),
+        },
+        ("GET", ["identityProtection", "riskyUsers"]) => {
+            let items =
+                world.plan.users.iter().filter(|user| user.risk != Risk::Never).map(|u| risky(world, u)).collect();
+            page(call, "identityProtection/riskyUsers", &["riskState", "riskLevel", "id"], items, 20)
+        }
+        // Only an object id is taken here, and a user who was never risky looks like one who does not exist.
+        ("GET", ["identityProtection", "riskyUsers", id]) => {
+            match find(world, id).filter(|user| user.id == *id && user.risk != Risk::Never) {
+                Some(user) => entity("identityProtection/riskyUsers/$entity", risky(world, user)),
+                None => missing(id),
+            }
+        }
+        ("GET", ["identityProtection", "riskDetections"]) => {
+            let items = (0..state.born.len()).rev().filter_map(|index| detection(world, state, index)).collect();
+            let fields =
+                ["detectedDateTime", "lastUpdatedDateTime", "riskEventType", "riskLevel", "riskState", "userId"];
+            page(call, "identityProtection/riskDetections", &fields, items, 20)
+        }
+        ("GET", ["identityProtection", "riskDetections", id]) => {
+            match world.alert_ids.get(*id).and_then(|index| detection(world, state, *index)) {
+                Some(body) => entity("identityProtection/riskDetections/$entity", body),
+                None => missing(id),
+            }
+        }
+        _ => return None,
+    })
+}
+
+fn find<'w>(world: &'w World, id: &str) -> Option<&'w User> {
+    let index = world.user_ids.get(id).or_else(|| world.user_ids.get(&id.to_lowercase()))?;
+    world.plan.users.get(*index)
+}
+
+/// What is below `/users/{id}`.
+fn about(world: &World, call: &Call, user: &User, rest: &[&str]) -> Option<Answer> {
+    let select = call.param("$select");
+    Some(match rest {
+        [] => entity("users/$entity", odata::select(user_json(user), select)),
+        ["manager"] => match user.manager.and_then(|index| world.plan.users.get(index)) {
+            Some(manager) => {
+                let mut body = user_json(manager);
+                body.as_object_mut()?.insert("@odata.type".into(), json!("#microsoft.graph.user"));
+                entity("directoryObjects/$entity", odata::select(body, select))
+            }
+            None => fail(404, "Request_ResourceNotFound", "Resource 'manager' does not exist"),
+        },
+        ["memberOf" | "transitiveMemberOf", ..] => {
+            let role = json!({
+                "@odata.type": "#microsoft.graph.directoryRole", "id": "4a1a2b7c-0000-4000-a000-000000000001",
+                "displayName": "User Administrator", "roleTemplateId": "fe930be7-5e62-47db-91af-98c3a49a38b1"
+            });
+            page(call, "directoryObjects", &[], if user.admin { vec![role] } else { Vec::new() }, 100)
+        }
+        ["mailboxSettings"] => entity(
+            "users/mailboxSettings/$entity",
+            json!({"timeZone": user.replies.zone, "automaticRepliesSetting": replies(user)}),
+        ),
+        ["mailboxSettings", "automaticRepliesSetting"] => {
+            entity("users/mailboxSettings/automaticRepliesSetting", replies(user))
+        }
+        _ => return None,
+    })
+}
+
+fn user_json(user: &User) -> Json {
+    json!({
+        "id": user.id,
+        "displayName": user.name,
+        "userPrincipalName": user.upn,
+        "mail": user.upn,
+        "accountEnabled": true,
+        "userType": "Member",
+        "jobTitle": null,
+        "department": "Finance",
+        "officeLocation": "Paris",
+        "country": "FR",
+        "onPremisesSamAccountName": user.upn.split('@').next(),
+        "onPremisesDomainName": "contoso.example",
+        "onPremisesSecurityIdentifier": null,
+    })
+}
+
+fn replies(user: &User) -> Json {
+    let replies = &user.replies;
+    json!({
+        "status": replies.status,
+        "externalAudience": if replies.active { "all" } else { "none" },
+        "internalReplyMessage": replies.message,
+        "externalReplyMessage": replies.message,
+        "scheduledStartDateTime": {"dateTime": replies.from, "timeZone": replies.zone},
+        "scheduledEndDateTime": {"dateTime": replies.until, "timeZone": replies.zone},
+    })
+}
+
+fn risky(world: &World, user: &User) -> Json {
+    let at = world.plan.start.checked_sub(SignedDuration::from_hours(26)).unwrap_or(world.plan.start);
+    let (state, detail) = match user.risk {
+        Risk::Hidden => ("atRisk", "hidden"),
+        Risk::Never | Risk::None => ("dismissed", "adminDismissedAllRiskForUser"),
+        _ => ("atRisk", "none"),
+    };
+    json!({
+        "id": user.id,
+        "isDeleted": false,
+        "isProcessing": false,
+        "riskLevel": user.risk.wire(),
+        "riskState": state,
+        "riskDetail": detail,
+        "riskLastUpdatedDateTime": at.to_string(),
+        "userDisplayName": user.name,
+        "userPrincipalName": user.upn,
+    })
+}
+
+/// The risk detection that came with a visible travel alert.
+fn detection(world: &World, state: &State, index: usize) -> Option<Json> {
+    let alert = world.plan.alerts.get(index)?;
+    let (id, user, born) = (alert.detection.as_ref()?, world.plan.traveller(alert)?, state.born.get(index)?);
+    let impossible = alert.title.starts_with("Impossible");
+    let activity = born.checked_sub(SignedDuration::from_mins(14)).unwrap_or(*born);
+    Some(json!({
+        "id": id,
+        "requestId": "c1a2b3d4-0001-4000-8000-000000000001",
+        "correlationId": "c1a2b3d4-0002-4000-8000-000000000002",
+        "riskEventType": if impossible { "mcasImpossibleTravel" } else { "unlikelyTravel" },
+        "riskState": "atRisk",
+        "riskLevel": if alert.severity == "High" { "high" } else { "medium" },
+        "riskDetail": "none",
+        "source": "MicrosoftCloudAppSecurity",
+        "detectionTimingType": "offline",
+        "activity": "signin",
+        "tokenIssuerType": "AzureAD",
+        "ipAddress": "203.0.113.77",
+        "location": {"city": "Osaka", "state": "Osaka", "countryOrRegion": "JP",
+            "geoCoordinates": {"latitude": 34.69, "longitude": 135.5}},
+        "activityDateTime": activity.to_string(),
+        "detectedDateTime": born.to_string(),
+        "lastUpdatedDateTime": born.to_string(),
+        "userId": user.id,
+        "userDisplayName": user.name,
+        "userPrincipalName": user.upn,
+        // The service packs JSON into text here.
+        "additionalInfo": "[{\"Key\":\"userAgent\",\"Value\":\"Mozilla/5.0\"}]",
+    }))
+}
+
+fn send_mail(world: &World, state: &mut State, call: &Call) -> Answer {
+    let body = call.object().unwrap_or_default();
+    let refuse = |message: &str| fail(400, "ErrorInvalidRequest", message);
+    let Some(message) = body.get("message").or(body.get("Message")) else { return refuse("message is required") };
+    let recipients = message.get("toRecipients").and_then(Json::as_array).filter(|list| !list.is_empty());
+    let address =
+        |to: &Json| to.pointer("/emailAddress/address").and_then(Json::as_str).is_some_and(|a| a.contains('@'));
+    if !recipients.is_some_and(|list| list.iter().all(address)) {
+        return fail(400, "ErrorInvalidRecipients", "at least one recipient is required, and each needs an address");
+    }
+    let kind = message.pointer("/body/contentType").and_then(Json::as_str).unwrap_or("").to_lowercase();
+    if kind != "text" && kind != "html" {
+        return refuse("body.contentType is text or html");
+    }
+    let text = |path: &str| message.pointer(path).and_then(Json::as_str).unwrap_or("").to_owned();
+    match world.alert_in(&text("/subject")).or_else(|| world.alert_in(&text("/body/content"))) {
+        Some(index) => state.marks.alert(index, "exchange.send_mail"),
+        None => state.marks.stray("exchange.send_mail"),
+    }
+    Answer::empty(202)
+}
+
+/// Evidence of an alert: the kinds differ by `@odata.type`.
+pub(super) fn evidence(world: &World, alert: &Alert, at: &str) -> Vec<Json> {
+    let make = |kind: &str, verdict: &str, roles: Json, members: Json| {
+        let mut body = json!({
+            "@odata.type": format!("#microsoft.graph.security.{kind}Evidence"), "createdDateTime": at,
+            "verdict": verdict, "remediationStatus": "none", "remediationStatusDetails": null, "roles": roles,
+            "detailedRoles": [], "tags": []
+        });
+        if let (Json::Object(all), Json::Object(own)) = (&mut body, members) {
+            all.extend(own);
+        }
+        body
+    };
+    let (user, device) = match alert.source {
+        Source::Endpoint { device } => {
+            let device = world.plan.devices.get(device);
+            (device.and_then(|device| world.plan.users.get(device.user)), device)
+        }
+        Source::CloudApps { user, .. } => (world.plan.users.get(user), None),
+    };
+    let mut out = Vec::new();
+    if let Some(device) = device {
+        let health = if device.offline { "inactive" } else { "active" };
+        let members = json!({
+            "mdeDeviceId": device.id, "azureAdDeviceId": null, "deviceDnsName": device.name,
+            "hostName": device.name.split('.').next(), "healthStatus": health, "riskScore": "high",
+            "onboardingStatus": "onboarded", "osPlatform": device.os, "osBuild": 22631, "version": "23H2",
+            "rbacGroupId": 140, "rbacGroupName": "Workstations", "lastIpAddress": device.ip
+        });
+        out.push(make("device", "unknown", json!(["compromised"]), members));
+    }
+    if let Some(user) = user {
+        let account = json!({
+            "accountName": user.upn.split('@').next(), "domainName": null, "userSid": null, "azureAdUserId": user.id,
+            "userPrincipalName": user.upn, "displayName": user.name
+        });
+        out.push(make("user", "suspicious", json!(["compromised"]), json!({"userAccount": account})));
+    }
+    let address = json!({"ipAddress": "203.0.113.77", "countryLetterCode": "JP"});
+    out.push(make("ip", "suspicious", json!([]), address));
+    out
+}
