@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 
 use super::super::testing::{Desk, flow, now};
 use super::*;
-use crate::catalog::{Effect, Mapping, Type};
+use crate::catalog::Catalog;
 
 type Answers = Vec<Result<Value, Outcome>>;
 
@@ -24,42 +24,13 @@ impl Fetch for Service {
     }
 }
 
-fn list() -> Action {
-    Action {
-        name: "mde.list_alerts".into(),
-        title: "".into(),
-        doc: "".into(),
-        effect: Effect::Read,
-        undo: None,
-        method: None,
-        path: None,
-        native: None,
-        body: serde_json::Value::Null,
-        query: vec![],
-        inputs: vec![],
-        output: Type::Any,
-        mapping: Mapping::Plain,
-        permission: "".into(),
-        rate_class: "default".into(),
-        paging: Paging::TopSkip,
-        target: None,
-        look: None,
-        confirm: None,
-        tag_input: None,
-        tag_wire: None,
-        reuse: None,
-        example: "".into(),
-        source: "".into(),
-    }
-}
-
 fn setup(answers: Answers) -> (Desk, Arc<Service>, Poller) {
     let desk = Desk::new(vec![flow("a", "mde.alert.new", "mde")]);
     let service = Arc::new(Service { answers: Mutex::new(answers), asked: Mutex::default() });
     let poller = Poller {
         kind: "mde.alert.new".into(),
         connection: "mde".into(),
-        action: Arc::new(list()),
+        action: Arc::clone(Catalog::builtin().unwrap().action("mde.list_alerts").unwrap()),
         since: "created".into(),
         every: Duration::from_secs(30),
         intake: Arc::clone(&desk.intake),
