@@ -9,7 +9,7 @@ use super::fields::given;
 use super::program::{ActionStep, Dyn, Keep, RetryOn, RetryPolicy, StepKind};
 use super::steps::{Compiled, Output};
 use crate::catalog::{Action, ConnectionKind, Context, Effect, Field, Param, Type};
-use crate::diag::{Span, suggestion};
+use crate::diag::suggestion;
 use crate::flow::model::{self, ConfirmSpec, Name, OnTimeout, Payload, Retry, Step};
 use crate::value::Value;
 
@@ -317,29 +317,18 @@ impl Checker<'_> {
         if policy.cap < policy.first {
             self.error("WF0713", retry.span, "`cap:` is shorter than `first:`").help("the first pause is the shortest");
         }
-        policy.on = retry.on.as_ref().map(|words| words.iter().filter_map(|word| self.retry_on(word)).collect());
+        policy.on = retry.on.as_ref().map(|words| words.iter().filter_map(|word| retry_on(&word.text)).collect());
         policy
     }
+}
 
-    fn retry_on(&mut self, word: &Name) -> Option<RetryOn> {
-        match &*word.text {
-            "5xx" => return Some(RetryOn::ServerError),
-            "timeout" => return Some(RetryOn::Timeout),
-            "network" => return Some(RetryOn::Network),
-            text => {
-                if let Some(status) = text.parse().ok().filter(|status| (400..600).contains(status)) {
-                    return Some(RetryOn::Status(status));
-                }
-            }
-        }
-        self.bad_retry(word.span, &word.text);
-        None
-    }
-
-    fn bad_retry(&mut self, span: Span, word: &str) {
-        let help = suggestion(word, ["5xx", "timeout", "network"])
-            .unwrap_or_else(|| "a status such as 429, or 5xx, timeout, network".to_owned());
-        self.error("WF0713", span, format!("`{word}` is nothing that can be tried again")).help(help);
+/// What lowering has let through: a status, or a class of failures.
+fn retry_on(word: &str) -> Option<RetryOn> {
+    match word {
+        "5xx" => Some(RetryOn::ServerError),
+        "timeout" => Some(RetryOn::Timeout),
+        "network" => Some(RetryOn::Network),
+        status => status.parse().ok().map(RetryOn::Status),
     }
 }
 

@@ -9,55 +9,24 @@ use super::program::{FlowLimit, InputDecl};
 use crate::catalog::{Effect, Field, ObjectType, Type};
 use crate::diag::{Span, suggestion};
 use crate::flow::model::{FieldDecl, Name, Payload};
+use crate::flow::words;
 use crate::value::Value;
 use crate::yaml::{Kind, Node, Style};
-
-/// Types by the words that people write; the second list is KQL's own words.
-const WORDS: [&str; 8] = ["string", "int", "number", "bool", "datetime", "duration", "any", "list"];
 
 pub(super) fn field(ty: Type, optional: bool) -> Field {
     Field { ty, optional, doc: Arc::from(""), untrusted: false }
 }
 
-pub(super) fn type_word(word: &str) -> Option<Type> {
-    Some(match word {
-        "string" | "guid" => Type::String,
-        "int" | "long" => Type::Int,
-        "number" | "real" | "double" | "decimal" => Type::Number,
-        "bool" => Type::Bool,
-        "datetime" => Type::Datetime,
-        "duration" | "timespan" => Type::Duration,
-        "any" | "dynamic" => Type::Any,
-        "list" => Type::list(Type::Any),
-        _ => return None,
+/// A type as flows write it, or as KQL calls it.
+fn type_word(word: &str) -> Option<Type> {
+    words::declared_type(word).or(match word {
+        "guid" => Some(Type::String),
+        "long" => Some(Type::Int),
+        "real" | "double" | "decimal" => Some(Type::Number),
+        "timespan" => Some(Type::Duration),
+        "dynamic" => Some(Type::Any),
+        _ => None,
     })
-}
-
-/// `30m`, `4h`, `7d`, `1h30m`, `500ms`.
-pub(super) fn duration(text: &str) -> Option<Duration> {
-    let mut rest = text.trim();
-    let mut total = Duration::ZERO;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let (number, tail) = rest.split_at_checked(digits)?;
-        let end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
-        let (unit, next) = tail.split_at_checked(end)?;
-        let number: u64 = number.parse().ok()?;
-        let part = match unit {
-            "ms" => Duration::from_millis(number),
-            "s" => Duration::from_secs(number),
-            "m" => Duration::from_secs(number.checked_mul(60)?),
-            "h" => Duration::from_secs(number.checked_mul(3600)?),
-            "d" => Duration::from_secs(number.checked_mul(86_400)?),
-            _ => return None,
-        };
-        total = total.checked_add(part)?;
-        rest = next;
-    }
-    Some(total)
 }
 
 /// An object type of declared fields.
@@ -112,7 +81,7 @@ impl Checker<'_> {
             (Type::Enum(words), Some(Value::String(text))) => words.canonical(text).cloned().map(Value::String),
             (Type::Datetime, Some(Value::String(text))) => text.parse().ok().map(Value::Datetime),
             (Type::Duration, Some(Value::String(text))) => {
-                duration(text).and_then(|it| it.try_into().ok()).map(Value::Duration)
+                words::duration(text).and_then(|it| it.try_into().ok()).map(Value::Duration)
             }
             _ => None,
         };
@@ -130,7 +99,7 @@ impl Checker<'_> {
                 let word = text.text.trim();
                 let known = type_word(word);
                 if known.is_none() {
-                    let help = suggestion(word, WORDS).unwrap_or_else(|| format!("one of {}", WORDS.join(", ")));
+                    let help = suggestion(word, words::SCALAR_TYPES).unwrap_or_else(known_types);
                     self.error("WF0405", text.span, format!("`{word}` is not a type")).help(help);
                 }
                 known
@@ -151,49 +120,10 @@ impl Checker<'_> {
                 Some(Type::Object(Arc::new(ObjectType { name: name.into(), fields, open: false })))
             }
             other => {
-                let help = format!("one of {}", WORDS.join(", "));
-                self.error("WF0405", other.span(), "a type is a word").help(help);
+                self.error("WF0405", other.span(), "a type is a word").help(known_types());
                 None
             }
         }
-    }
-
-    /// `limits:` of a flow: `{ destructive: [{ max: 5, per: 10m }] }`.
-    pub(super) fn limits(&mut self, node: Option<&Node>) -> Vec<FlowLimit> {
-        let mut limits = Vec::new();
-        let Some(node) = node else { return limits };
-        let Kind::Map(entries) = &node.kind else {
-            self.error("WF0405", node.span, "`limits:` is a map from an effect to its windows").help(LIMITS_HELP);
-            return limits;
-        };
-        for entry in entries {
-            let effect = match entry.key.as_str() {
-                "notify" => Effect::Notify,
-                "write" => Effect::Write,
-                "destructive" => Effect::Destructive,
-                other => {
-                    let help = suggestion(other, ["notify", "write", "destructive"]);
-                    let help = help.unwrap_or_else(|| "one of notify, write, destructive".to_owned());
-                    self.error("WF0405", entry.key_span, format!("`{other}` is not an effect that can be limited"))
-                        .help(help);
-                    continue;
-                }
-            };
-            let windows = match &entry.value.kind {
-                Kind::List(items) => items.iter().collect(),
-                _ => vec![&entry.value],
-            };
-            for window in windows {
-                match limit_window(window) {
-                    Some((max, per)) => limits.push(FlowLimit { effect, max, per }),
-                    None => {
-                        self.error("WF0405", window.span, "a limit has `max` (an int) and `per` (a duration)")
-                            .help(LIMITS_HELP);
-                    }
-                }
-            }
-        }
-        limits
     }
 
     pub(super) fn zone(&mut self, zone: &str, span: Span) {
@@ -206,7 +136,28 @@ impl Checker<'_> {
     }
 }
 
-const LIMITS_HELP: &str = "for example limits: { destructive: [{ max: 5, per: 10m }] }";
+fn known_types() -> String {
+    format!("one of {}", words::SCALAR_TYPES.join(", "))
+}
+
+/// `limits:` of a flow: `{ destructive: [{ max: 5, per: 10m }] }`. Lowering has refused every other shape.
+pub(super) fn limits(node: &Node) -> Vec<FlowLimit> {
+    let Kind::Map(entries) = &node.kind else { return Vec::new() };
+    let effects = entries.iter().filter_map(|entry| match entry.key.as_str() {
+        "write" => Some((Effect::Write, &entry.value)),
+        "destructive" => Some((Effect::Destructive, &entry.value)),
+        _ => None,
+    });
+    let windows = effects.filter_map(|(effect, value)| match &value.kind {
+        Kind::List(items) => Some((effect, items)),
+        _ => None,
+    });
+    windows
+        .flat_map(|(effect, items)| {
+            items.iter().filter_map(limit_window).map(move |(max, per)| FlowLimit { effect, max, per })
+        })
+        .collect()
+}
 
 fn limit_window(node: &Node) -> Option<(u32, Duration)> {
     let Kind::Map(entries) = &node.kind else { return None };
@@ -214,7 +165,7 @@ fn limit_window(node: &Node) -> Option<(u32, Duration)> {
     for entry in entries {
         match entry.key.as_str() {
             "max" => max = scalar(&entry.value)?.parse().ok(),
-            "per" => per = duration(scalar(&entry.value)?),
+            "per" => per = words::duration(scalar(&entry.value)?),
             _ => return None,
         }
     }

@@ -28,10 +28,6 @@ impl Checker<'_> {
         if *on_more == OnMore::Ask {
             self.not_yet(step.span, "`on_more: ask`", "use `on_more: fail` or `on_more: first`");
         }
-        if once_per.is_some() && key.is_none() {
-            self.error("WF0308", step.span, "`once_per:` needs `key:`")
-                .help("say what makes two items the same finding");
-        }
         let (expr, item_ty, alias) = self.looped_list(list);
         let floor = self.scope.raise_floor();
         let mark = self.scope.mark();
@@ -139,7 +135,7 @@ impl Checker<'_> {
             self.define(name, ty, Kind::Local);
         }
         let (body, diverges) = self.block(body);
-        let cond = self.cond_text(condition);
+        let cond = self.condition(condition);
         let mut following = Vec::with_capacity(next.len());
         for (name, text) in next {
             let want = carry
@@ -147,11 +143,8 @@ impl Checker<'_> {
                 .find(|(key, _)| key.text == name.text)
                 .and_then(|_| self.scope.entry(&name.text))
                 .map(|entry| entry.ty.clone());
-            let Some(want) = want else {
-                self.error("WF0307", name.span, format!("`{}` is not carried", name.text))
-                    .help("`next:` changes what `carry:` begins with; add it there");
-                continue;
-            };
+            // Lowering has refused a name that is not carried.
+            let Some(want) = want else { continue };
             let expr = self.expr_of(text, &want, &format!("`{}`", name.text));
             following.extend(expr.map(|expr| (Arc::clone(&name.text), expr)));
         }

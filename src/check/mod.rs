@@ -74,7 +74,7 @@ fn check_one(
 impl Checker<'_> {
     fn flow(&mut self, flow: &Flow) -> Option<CheckedFlow> {
         self.owned = flow.owner.is_some();
-        let limits = self.limits(flow.limits.as_ref());
+        let limits = flow.limits.as_ref().map(fields::limits).unwrap_or_default();
         let inputs = self.declared(&flow.inputs);
         self.root("now", Type::Datetime);
         let trigger = self.trigger(&flow.trigger, &inputs);

@@ -7,6 +7,7 @@ use super::program::Dyn;
 use crate::catalog::{Context, EnumType, ObjectType, Type};
 use crate::diag::{Span, suggestion};
 use crate::flow::model::{Name, Payload, Text};
+use crate::flow::words;
 use crate::value::{Map, Value};
 
 impl Payload {
@@ -100,7 +101,7 @@ impl Checker<'_> {
                 }
             }
             Type::Duration => {
-                if let Some(span) = super::fields::duration(text).and_then(|it| it.try_into().ok()) {
+                if let Some(span) = words::duration(text.trim()).and_then(|it| it.try_into().ok()) {
                     return Some(Value::Duration(span));
                 }
             }

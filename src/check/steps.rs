@@ -9,12 +9,10 @@ use super::scope::{Branch, Kind};
 use crate::catalog::Type;
 use crate::diag::Span;
 use crate::flow::model::{self, Step};
+use crate::flow::words;
 
 /// Limit of one attempt of an action without `timeout:`.
 const ACTION_TIMEOUT: Duration = Duration::from_secs(120);
-
-/// Names that no step, item or `set:` can have.
-const RESERVED: [&str; 9] = ["trigger", "inputs", "run", "flow", "steps", "item", "index", "error", "now"];
 
 /// A step's kind compiled, what it outputs, and whether nothing behind it runs.
 pub(super) struct Compiled {
@@ -166,15 +164,18 @@ impl Checker<'_> {
     /// Enters a name that the flow gives.
     pub(super) fn define(&mut self, name: &model::Name, ty: Type, kind: Kind) {
         let own_item = kind == Kind::Local && &*name.text == "item";
-        if RESERVED.contains(&&*name.text) && !own_item {
-            self.error("WF0303", name.span, format!("`{}` is a reserved name", name.text))
-                .help("choose another name: trigger, inputs, run, flow, steps, item, index, error and now are taken");
+        if let Some(what) = words::taken(&name.text).filter(|_| !own_item) {
+            self.error("WF0303", name.span, format!("`{}` is a name already: {what}", name.text))
+                .help("choose another name");
             return;
         }
         if let Err(first) = self.scope.define(&name.text, ty, kind, name.span) {
             self.error("WF0302", name.span, format!("the name `{}` is taken already", name.text))
                 .note(first, "it is defined here")
-                .help("names are unique in a flow; choose another one");
+                .help(match &*name.text {
+                    "item" => "name the item of the inner loop with `as:`",
+                    _ => "names are unique in a flow; choose another one",
+                });
         }
     }
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cx::Checker;
-use super::fields::{duration, scalar};
+use super::fields::scalar;
 use super::program::{CheckedTrigger, InputDecl, Missed, Overlap, Schedule, When};
 use crate::catalog::{TriggerSpec, Type};
 use crate::diag::{Span, suggestion};
 use crate::expr::Expr;
 use crate::flow::model::{Name, Text, Trigger};
+use crate::flow::words;
 use crate::yaml::Node;
 
 /// Options that are part of the language and not of this version.
@@ -154,7 +155,7 @@ impl Checker<'_> {
     }
 
     fn every(&mut self, node: &Node) -> Option<When> {
-        match scalar(node).and_then(duration) {
+        match scalar(node).and_then(words::duration) {
             Some(every) if every >= Duration::from_secs(1) => Some(When::Every(every)),
             _ => {
                 self.error("WF0704", node.span, "`every:` wants a duration of at least 1s").help("such as 15m or 4h");

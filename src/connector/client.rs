@@ -75,11 +75,14 @@ impl Client {
 
     /// Sends one attempt. Never panics; ends within the call's time limit once it has its rate token.
     pub fn send(&self, permit: Permit, run: &RunId, call: Call) -> BoxFuture<'static, Reply> {
+        // It is used up by this attempt.
+        drop(permit);
+        self.go(id::tag(&id::call_key(run, &call.path)), call)
+    }
+
+    pub(super) fn go(&self, tag: String, call: Call) -> BoxFuture<'static, Reply> {
         let inner = Arc::clone(&self.inner);
-        let tag = id::tag(&id::call_key(run, &call.path));
         Box::pin(async move {
-            // The permit is used up by this attempt.
-            let _permit = permit;
             let done = match AssertUnwindSafe(inner.attempt(&call, tag)).catch_unwind().await {
                 Ok(done) => done,
                 Err(_) => crashed(),

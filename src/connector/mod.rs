@@ -4,6 +4,8 @@ mod address;
 mod answer;
 pub mod auth;
 pub mod client;
+#[cfg(test)]
+mod client_tests;
 mod conn;
 pub mod entity;
 pub mod mail;

@@ -21,10 +21,15 @@ pub fn apply_observed(
     input: Input,
     observer: &mut dyn Observer,
 ) -> Vec<Command> {
-    let RunState { seed, next_op, top, effects, orphans, .. } = state;
-    let mut cx = Cx::new(seed, input.at, next_op, effects, orphans, observer);
+    if let InputKind::Started { url } = &input.kind
+        && state.top == Top::New
+    {
+        state.url.clone_from(url);
+    }
+    let RunState { seed, url, next_op, top, effects, orphans, .. } = state;
+    let mut cx = Cx::new(seed, url.as_deref(), input.at, next_op, effects, orphans, observer);
     match input.kind {
-        InputKind::Started => start(&mut cx, flow, top),
+        InputKind::Started { .. } => start(&mut cx, flow, top),
         InputKind::Cancel { by, reason } => cancel(&mut cx, flow, top, &by, &reason),
         InputKind::Entered { op, entered } => enter(&mut cx, flow, top, op, entered),
         InputKind::Outcome { op, outcome } => {
@@ -95,7 +100,7 @@ pub(super) fn frame_of(cx: &Cx<'_>, flow: &CheckedFlow, inputs: Value) -> Frame 
     let mut run = Map::new();
     run.insert("id".into(), Value::str(cx.seed.run.as_str()));
     run.insert("started".into(), Value::Datetime(cx.seed.accepted));
-    if let Some(url) = &cx.seed.url {
+    if let Some(url) = cx.url {
         run.insert("url".into(), Value::str(url));
     }
     let mut frame = Frame { barrier: true, ..Frame::default() };

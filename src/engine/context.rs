@@ -30,6 +30,7 @@ pub(super) enum Poll {
 
 pub(super) struct Cx<'a> {
     pub(super) seed: &'a Seed,
+    pub(super) url: Option<&'a str>,
     pub(super) at: Timestamp,
     /// The input of this turn, until the operation that it is for takes it.
     pub(super) inbox: Option<(OpId, InputKind)>,
@@ -50,6 +51,7 @@ pub(super) struct Cx<'a> {
 impl<'a> Cx<'a> {
     pub(super) fn new(
         seed: &'a Seed,
+        url: Option<&'a str>,
         at: Timestamp,
         next_op: &'a mut u32,
         effects: &'a mut std::collections::BTreeMap<String, u64>,
@@ -58,6 +60,7 @@ impl<'a> Cx<'a> {
     ) -> Self {
         Cx {
             seed,
+            url,
             at,
             inbox: None,
             out: Vec::new(),

@@ -17,7 +17,11 @@ pub struct Input {
 #[serde(rename_all = "snake_case")]
 pub enum InputKind {
     /// The run begins. Trigger values and inputs come from the run's row.
-    Started,
+    Started {
+        /// `run.url`, pinned here so that a changed public address does not change a replay.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        url: Option<String>,
+    },
     /// A place in its concurrency group was had, or not (`skip`).
     Entered { op: OpId, entered: bool },
     /// A call was answered, or its answer was lost.

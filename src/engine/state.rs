@@ -20,14 +20,14 @@ pub struct Seed {
     pub trigger: Value,
     pub inputs: Value,
     pub accepted: Timestamp,
-    /// `run.url`, where the installation has a public address.
-    pub url: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunState {
     pub format: u32,
     pub seed: Seed,
+    /// `run.url`, where the installation had a public address when the run began.
+    pub(super) url: Option<String>,
     pub(super) next_op: u32,
     pub(super) top: Top,
     /// How often each action that is no read took effect.
@@ -223,7 +223,15 @@ pub(super) enum ActionPhase {
 
 impl RunState {
     pub fn new(seed: Seed) -> Self {
-        RunState { format: FORMAT, seed, next_op: 0, top: Top::New, effects: BTreeMap::new(), orphans: BTreeMap::new() }
+        RunState {
+            format: FORMAT,
+            seed,
+            url: None,
+            next_op: 0,
+            top: Top::New,
+            effects: BTreeMap::new(),
+            orphans: BTreeMap::new(),
+        }
     }
 
     pub fn is_finished(&self) -> bool {

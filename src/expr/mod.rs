@@ -2,8 +2,16 @@
 //!
 //! Pure: `now` is a value that the caller gives. References are known with their positions before anything runs.
 
+mod ast;
+mod check;
 pub mod cond;
+mod eval;
+pub mod functions;
+mod lex;
+mod ops;
+mod parse;
 pub mod template;
+mod trace;
 
 use std::sync::Arc;
 
@@ -24,6 +32,10 @@ pub trait TypeEnv {
     /// Ids of `if` steps whose decision `explain` can print.
     fn explainable(&self, _id: &str) -> bool {
         false
+    }
+    /// Whether unlike types are faults. Off only for text that is untyped by design, such as the conformance cases.
+    fn strict(&self) -> bool {
+        true
     }
 }
 
@@ -115,9 +127,5 @@ pub enum TraceResult {
     Error(String),
 }
 
-impl Trace {
-    /// One line for people: what decided, with the values that were read.
-    pub fn sentence(&self) -> String {
-        self.text.clone()
-    }
-}
+#[cfg(test)]
+mod tests;

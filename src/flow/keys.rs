@@ -128,6 +128,7 @@ pub(crate) static TRIGGER: Place = Place {
         opt("query_file", Want::Any, "hunt.rows: a file with the KQL text"),
         opt("params", Want::Any, "hunt.rows: values bound in the query"),
         opt("columns", Want::Any, "hunt.rows: the columns of a row and their types"),
+        opt("key", Want::Any, "hunt.rows: CEL that makes a row the same row in another window"),
         opt("max_rows", Want::Any, "hunt.rows: more rows than this fail the window"),
         opt("flow", Want::Any, "flow.finished: the flow that is followed"),
         opt("status", Want::Any, "flow.finished: how it ended"),
@@ -217,7 +218,7 @@ pub(crate) static KINDS: &[Place] = &[
         opt("on_item_error", Want::OneOf(&["fail", "gather"]), "whether one item's failure fails the step; default fail"),
         opt("collect", Want::CelOrMap, "what each item leaves in `items`")),
     kind!("an until step":
-        req("until", Want::Cel, "ends the loop when it is true; sees the ids of the body"),
+        req("until", Want::Condition, "ends the loop when it is true; sees the ids of the body"),
         DO,
         opt("every", Want::Duration, "pause between passes"),
         opt("max", Want::Count(1, 10_000), "passes at most"),

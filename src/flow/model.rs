@@ -193,7 +193,7 @@ pub enum StepKind {
         collect: Option<Collect>,
     },
     Until {
-        condition: Text,
+        condition: Condition,
         every: Option<Duration>,
         max: Option<u32>,
         carry: Vec<(Name, Text)>,

@@ -1,1 +1,271 @@
-//! To be written.
+//! What every store must do, as one suite: a new store calls `suite` with a way to open an empty one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Answer, Batch, Blob, Offer, Op, Reservation, RunNo, RunQuery, RunRow, RunStatus, Store, StoreError};
+use crate::id::RunId;
+use crate::value::Value;
+
+/// Runs every case on an empty store of its own.
+pub fn suite(open: &dyn Fn() -> Arc<dyn Store>) {
+    let cases: [fn(&dyn Store); 14] = [
+        answers_come_in_the_order_of_submission,
+        an_event_starts_one_run,
+        a_duplicate_in_one_batch_is_refused,
+        a_row_comes_back_as_it_was_given,
+        turns_have_no_gap_and_no_double,
+        a_failing_batch_leaves_nothing_and_harms_nobody,
+        statuses_and_the_end_are_kept,
+        runs_are_listed_by_every_criterion,
+        runs_are_listed_in_pages,
+        claims_end_and_are_released,
+        reservations_count_once,
+        bundles_are_written_once_and_names_are_replaced,
+        blobs_are_kept_by_attempt,
+        skipped_events_are_replaced,
+    ];
+    for case in cases {
+        case(&*open());
+    }
+}
+
+/// Writes a batch and waits for its answer.
+pub fn write(store: &dyn Store, ops: Vec<Op>) -> Result<Vec<Answer>, StoreError> {
+    let (sender, receiver) = channel();
+    store.write(Batch { ops, urgent: true, done: Some(Box::new(move |answer| sender.send(answer).unwrap())) });
+    receiver.recv().unwrap()
+}
+
+pub fn at(second: i64) -> Timestamp {
+    Timestamp::new(1_795_000_000, 123_456_789).unwrap() + SignedDuration::from_secs(second)
+}
+
+pub fn offer(flow: &str, key: &str) -> Offer {
+    Offer {
+        flow: flow.into(),
+        version: "00ff".into(),
+        trigger: "mde.alert.new".into(),
+        key: key.into(),
+        accepted: at(10),
+        occurred: at(0),
+        payload: Value::object([("alert_id", Value::str("da1_1")), ("seen", Value::Datetime(at(3)))]),
+        inputs: Value::empty(),
+    }
+}
+
+/// Offers an event that must be new.
+pub fn start(store: &dyn Store, flow: &str, key: &str) -> RunRow {
+    match write(store, vec![Op::Offer(Box::new(offer(flow, key)))]).unwrap().remove(0) {
+        Answer::Offered(Some(row)) => *row,
+        other => panic!("not accepted: {other:?}"),
+    }
+}
+
+fn turn(run: RunNo, seq: u32) -> Op {
+    Op::Turn { run, seq, body: format!("turn {seq}").into_bytes() }
+}
+
+fn put(name: &str, text: &str) -> Op {
+    Op::Put { name: name.into(), body: text.into() }
+}
+
+fn answers_come_in_the_order_of_submission(store: &dyn Store) {
+    let (sender, receiver) = channel();
+    for n in 0..100 {
+        let sender = sender.clone();
+        let done = Box::new(move |answer: Result<_, StoreError>| sender.send((n, answer.is_ok())).unwrap());
+        store.write(Batch { ops: vec![put("last", &n.to_string())], urgent: n % 7 == 6, done: Some(done) });
+    }
+    drop(sender);
+    let order: Vec<(i32, bool)> = receiver.iter().collect();
+    assert_eq!(order, (0..100).map(|n| (n, true)).collect::<Vec<_>>());
+    assert_eq!(store.get("last").unwrap().unwrap(), b"99");
+}
+
+fn an_event_starts_one_run(store: &dyn Store) {
+    let row = start(store, "isolate", "mde:a");
+    assert_eq!((row.status, row.accepted), (RunStatus::Queued, at(10)));
+    let again = Offer { accepted: at(500), ..offer("isolate", "mde:a") };
+    assert_eq!(write(store, vec![Op::Offer(Box::new(again))]).unwrap(), [Answer::Offered(None)]);
+    let finish =
+        Op::Finish { run: row.no, status: RunStatus::Succeeded, reason: None, ended: at(20), effects: BTreeMap::new() };
+    write(store, vec![finish]).unwrap();
+    let after_its_end = vec![Op::Offer(Box::new(offer("isolate", "mde:a")))];
+    assert_eq!(write(store, after_its_end).unwrap(), [Answer::Offered(None)]);
+    assert!(start(store, "notify", "mde:a").no > row.no, "another flow has a run of its own");
+    assert_eq!(store.runs(&RunQuery::default()).unwrap().len(), 2);
+}
+
+fn a_duplicate_in_one_batch_is_refused(store: &dyn Store) {
+    let offers = [("f", "k"), ("f", "k"), ("f", "l")].map(|(flow, key)| Op::Offer(Box::new(offer(flow, key))));
+    let answers = write(store, offers.into_iter().chain([put("watermark", "7")]).collect()).unwrap();
+    let [Answer::Offered(Some(first)), Answer::Offered(None), Answer::Offered(Some(second)), Answer::None] = &*answers
+    else {
+        panic!("{answers:?}")
+    };
+    assert!(first.no < second.no);
+    assert_eq!(store.get("watermark").unwrap().unwrap(), b"7");
+}
+
+fn a_row_comes_back_as_it_was_given(store: &dyn Store) {
+    let row = start(store, "f", "'; DROP TABLE runs; --");
+    assert_eq!(store.run(&row.id).unwrap(), Some(row.clone()));
+    assert_eq!(row.id, RunId::new(at(10), "f", "'; DROP TABLE runs; --"));
+    assert_eq!(row.payload, offer("f", "k").payload);
+    assert_eq!(store.run(&RunId::new(at(11), "f", "other")).unwrap(), None);
+}
+
+fn turns_have_no_gap_and_no_double(store: &dyn Store) {
+    let (run, other) = (start(store, "f", "k").no, start(store, "f", "l").no);
+    write(store, vec![turn(run, 0), turn(run, 1)]).unwrap();
+    write(store, vec![turn(run, 2), turn(other, 0)]).unwrap();
+    for wrong in [2, 4] {
+        assert!(matches!(write(store, vec![turn(run, wrong)]), Err(StoreError::Failed(_))), "turn {wrong}");
+    }
+    let bodies = store.turns(run).unwrap();
+    assert_eq!(bodies, [b"turn 0".to_vec(), b"turn 1".to_vec(), b"turn 2".to_vec()]);
+    assert_eq!(store.turns(other).unwrap().len(), 1);
+    assert!(store.turns(other + 1).unwrap().is_empty());
+}
+
+/// Submitted without waiting, so that a store with group commit has all of them in one group.
+fn a_failing_batch_leaves_nothing_and_harms_nobody(store: &dyn Store) {
+    let run = start(store, "f", "k").no;
+    let unknown = Op::Status { run: 999, status: RunStatus::Running, reason: None };
+    let batches = [
+        vec![turn(run, 0), put("before", "1")],
+        vec![put("half", "1"), Op::Offer(Box::new(offer("f", "half"))), turn(run, 0), put("half", "2")],
+        vec![put("half", "3"), unknown],
+        vec![turn(run, 1), put("after", "1")],
+    ];
+    let (sender, receiver) = channel();
+    for (n, ops) in batches.into_iter().enumerate() {
+        let sender = sender.clone();
+        let done = Box::new(move |answer: Result<_, StoreError>| sender.send((n, answer.is_ok())).unwrap());
+        store.write(Batch { ops, urgent: n == 3, done: Some(done) });
+    }
+    drop(sender);
+    assert_eq!(receiver.iter().collect::<Vec<_>>(), [(0, true), (1, false), (2, false), (3, true)]);
+    assert_eq!(store.turns(run).unwrap().len(), 2);
+    let names = ["before", "half", "after"].map(|name| store.get(name).unwrap().is_some());
+    assert_eq!(names, [true, false, true]);
+    start(store, "f", "half");
+}
+
+fn statuses_and_the_end_are_kept(store: &dyn Store) {
+    let row = start(store, "f", "k");
+    let read = || store.run(&row.id).unwrap().unwrap();
+    let reason = Some("asks: 5 in 10m".to_owned());
+    write(store, vec![Op::Status { run: row.no, status: RunStatus::Waiting, reason: reason.clone() }]).unwrap();
+    assert_eq!((read().status, read().reason), (RunStatus::Waiting, reason));
+    assert_eq!(store.unfinished().unwrap(), [read()]);
+    write(store, vec![Op::Status { run: row.no, status: RunStatus::Running, reason: None }]).unwrap();
+    assert_eq!((read().status, read().reason, read().ended), (RunStatus::Running, None, None));
+    let effects = BTreeMap::from([("mde.isolate_machine".to_owned(), 1)]);
+    let finish = Op::Finish {
+        run: row.no,
+        status: RunStatus::Dead,
+        reason: Some("3 failures".into()),
+        ended: at(99),
+        effects: effects.clone(),
+    };
+    write(store, vec![finish]).unwrap();
+    let end = read();
+    assert_eq!((end.status, end.ended, end.effects), (RunStatus::Dead, Some(at(99)), effects));
+    assert_eq!(end.payload, row.payload);
+    assert!(store.unfinished().unwrap().is_empty());
+    start(store, "f", "l");
+    let counts = BTreeMap::from([(RunStatus::Queued, 1), (RunStatus::Dead, 1)]);
+    assert_eq!(store.counts().unwrap(), counts);
+}
+
+fn runs_are_listed_by_every_criterion(store: &dyn Store) {
+    for (n, key) in ["mde:da1_1", "mde:da1%1", "xdr:DA1_1", "da1_1", "mde:xda1_1"].into_iter().enumerate() {
+        let late = Offer { accepted: at(n as i64), ..offer(if n < 3 { "f" } else { "g" }, key) };
+        write(store, vec![Op::Offer(Box::new(late))]).unwrap();
+    }
+    let keys = |query: RunQuery| store.runs(&query).unwrap().into_iter().map(|row| row.key).collect::<Vec<_>>();
+    let by_key = |key: &str| keys(RunQuery { key: Some(key.into()), ..RunQuery::default() });
+    assert_eq!(by_key("da1_1"), ["da1_1", "mde:da1_1"]);
+    assert_eq!(by_key("mde:da1%1"), ["mde:da1%1"]);
+    assert!(by_key("%").is_empty() && by_key("1").is_empty());
+    let flow = RunQuery { flow: Some("g".into()), ..RunQuery::default() };
+    assert_eq!(keys(flow), ["mde:xda1_1", "da1_1"]);
+    let since = RunQuery { since: Some(at(2)), flow: Some("f".into()), ..RunQuery::default() };
+    assert_eq!(keys(since), ["xdr:DA1_1"]);
+    let status = |status| keys(RunQuery { status: Some(status), ..RunQuery::default() }).len();
+    assert_eq!((status(RunStatus::Queued), status(RunStatus::Failed)), (5, 0));
+}
+
+fn runs_are_listed_in_pages(store: &dyn Store) {
+    let mut numbers: Vec<RunNo> = (0..7).map(|n| start(store, "f", &n.to_string()).no).collect();
+    let in_order: Vec<RunNo> = store.unfinished().unwrap().iter().map(|row| row.no).collect();
+    assert_eq!(in_order, numbers);
+    numbers.reverse();
+    let mut query = RunQuery { limit: 3, ..RunQuery::default() };
+    let mut seen = vec![];
+    loop {
+        let page = store.runs(&query).unwrap();
+        let Some(last) = page.last() else { break };
+        assert!(page.len() <= 3);
+        query.before = Some(last.no);
+        seen.extend(page.iter().map(|row| row.no));
+    }
+    assert_eq!(seen, numbers);
+}
+
+fn claims_end_and_are_released(store: &dyn Store) {
+    let claim = |run, now, until| {
+        let op = Op::Claim { key: "hunt/x".into(), run, at: at(now), until: at(until) };
+        write(store, vec![op]).unwrap().remove(0) == Answer::Claimed(true)
+    };
+    assert!(claim(1, 0, 100));
+    assert!(!claim(2, 50, 150), "another run, while it lasts");
+    assert!(!claim(1, 50, 150), "the same run, for a later item");
+    assert!(claim(1, 50, 100), "the same claim again, after a restart");
+    assert!(!claim(2, 99, 199));
+    assert!(claim(2, 100, 200), "its time is over");
+    write(store, vec![Op::Release { key: "hunt/x".into() }]).unwrap();
+    assert!(claim(3, 101, 201), "it was released");
+}
+
+fn reservations_count_once(store: &dyn Store) {
+    let reserve = |scope: &str, key: &str, second| Op::Reserve { scope: scope.into(), key: key.into(), at: at(second) };
+    let ops =
+        [("*/write", "a", 2), ("*/write", "a", 5), ("mde/write", "a", 1), ("*/write", "b", 3), ("*/write", "a", 4)];
+    write(store, ops.map(|(scope, key, second)| reserve(scope, key, second)).into()).unwrap();
+    let row = |scope: &str, key: &str, second| Reservation { scope: scope.into(), key: key.into(), at: at(second) };
+    let all = [row("mde/write", "a", 1), row("*/write", "b", 3), row("*/write", "a", 5)];
+    assert_eq!(store.reservations(at(1)).unwrap(), all);
+    assert_eq!(store.reservations(at(2)).unwrap(), all[1..]);
+}
+
+fn bundles_are_written_once_and_names_are_replaced(store: &dyn Store) {
+    let bundle = |body: &str| Op::Bundle { version: "v1".into(), body: body.into() };
+    write(store, vec![bundle("first"), put("n", "1")]).unwrap();
+    write(store, vec![bundle("second"), put("n", "2")]).unwrap();
+    assert_eq!(store.bundle("v1").unwrap().unwrap(), b"first");
+    assert_eq!(store.get("n").unwrap().unwrap(), b"2");
+    assert_eq!((store.bundle("v2").unwrap(), store.get("m").unwrap()), (None, None));
+}
+
+fn blobs_are_kept_by_attempt(store: &dyn Store) {
+    let blob = |run, attempt, text: &str| Op::Blob { run, path: "/alert".into(), attempt, body: text.into() };
+    write(store, vec![blob(1, 2, "b"), blob(1, 1, "old"), blob(2, 1, "else")]).unwrap();
+    write(store, vec![blob(1, 1, "a")]).unwrap();
+    let want = |attempt, text: &str| Blob { path: "/alert".into(), attempt, body: text.into() };
+    assert_eq!(store.blobs(1).unwrap(), [want(1, "a"), want(2, "b")]);
+}
+
+fn skipped_events_are_replaced(store: &dyn Store) {
+    let skip =
+        |second, text: &str| Op::Skipped { flow: "f".into(), key: "k".into(), at: at(second), body: text.into() };
+    write(store, vec![skip(1, "old"), Op::Audit { at: at(1), body: b"{}".to_vec() }]).unwrap();
+    write(store, vec![skip(2, "new")]).unwrap();
+    assert_eq!(store.skipped("f", "k").unwrap(), Some((at(2), b"new".to_vec())));
+    assert_eq!(store.skipped("g", "k").unwrap(), None);
+}

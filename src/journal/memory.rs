@@ -1,1 +1,218 @@
-//! To be written.
+//! A store that forgets everything when it is dropped: for tests and for trying things out.
+//!
+//! Answers are given on the thread that wrote, after the write.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+
+use super::{Answer, Batch, Blob, Offer, Op, Reservation, RunNo, RunQuery, RunRow, RunStatus, Store, StoreError};
+use crate::id::{RunId, digest16};
+
+/// The store trait over maps.
+#[derive(Default)]
+pub struct MemoryStore {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    runs: BTreeMap<RunNo, RunRow>,
+    by_id: BTreeMap<RunId, RunNo>,
+    by_event: BTreeMap<[u8; 16], RunNo>,
+    turns: BTreeMap<(RunNo, u32), Vec<u8>>,
+    blobs: BTreeMap<(RunNo, String, u32), Vec<u8>>,
+    bundles: BTreeMap<String, Vec<u8>>,
+    named: BTreeMap<String, Vec<u8>>,
+    reservations: BTreeMap<(String, String), Timestamp>,
+    claims: BTreeMap<String, (RunNo, Timestamp)>,
+    skipped: BTreeMap<(String, String), (Timestamp, Vec<u8>)>,
+    audit: Vec<(Timestamp, Vec<u8>)>,
+    commits: u64,
+}
+
+impl MemoryStore {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store for MemoryStore {
+    fn write(&self, batch: Batch) {
+        let result = self.state().commit(batch.ops);
+        if let Some(done) = batch.done {
+            done(result);
+        }
+    }
+
+    fn run(&self, id: &RunId) -> Result<Option<RunRow>, StoreError> {
+        let state = self.state();
+        Ok(state.by_id.get(id).and_then(|no| state.runs.get(no)).cloned())
+    }
+
+    fn runs(&self, query: &RunQuery) -> Result<Vec<RunRow>, StoreError> {
+        let limit = if query.limit == 0 { usize::MAX } else { query.limit };
+        let state = self.state();
+        Ok(state.runs.values().rev().filter(|row| matches(query, row)).take(limit).cloned().collect())
+    }
+
+    fn unfinished(&self) -> Result<Vec<RunRow>, StoreError> {
+        Ok(self.state().runs.values().filter(|row| !row.status.is_final()).cloned().collect())
+    }
+
+    fn turns(&self, run: RunNo) -> Result<Vec<Vec<u8>>, StoreError> {
+        Ok(self.state().turns.range((run, 0)..=(run, u32::MAX)).map(|(_, body)| body.clone()).collect())
+    }
+
+    fn blobs(&self, run: RunNo) -> Result<Vec<Blob>, StoreError> {
+        let state = self.state();
+        let from = state.blobs.range((run, String::new(), 0)..).take_while(|((no, ..), _)| *no == run);
+        Ok(from
+            .map(|((_, path, attempt), body)| Blob { path: path.clone(), attempt: *attempt, body: body.clone() })
+            .collect())
+    }
+
+    fn bundle(&self, version: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.state().bundles.get(version).cloned())
+    }
+
+    fn get(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.state().named.get(name).cloned())
+    }
+
+    fn reservations(&self, since: Timestamp) -> Result<Vec<Reservation>, StoreError> {
+        let state = self.state();
+        let found = state.reservations.iter().filter(|(_, at)| **at >= since);
+        let mut found: Vec<Reservation> =
+            found.map(|((scope, key), at)| Reservation { scope: scope.clone(), key: key.clone(), at: *at }).collect();
+        found.sort_by_key(|reservation| reservation.at);
+        Ok(found)
+    }
+
+    fn skipped(&self, flow: &str, key: &str) -> Result<Option<(Timestamp, Vec<u8>)>, StoreError> {
+        Ok(self.state().skipped.get(&(flow.to_owned(), key.to_owned())).cloned())
+    }
+
+    fn counts(&self) -> Result<BTreeMap<RunStatus, u64>, StoreError> {
+        let mut counts = BTreeMap::new();
+        for row in self.state().runs.values() {
+            *counts.entry(row.status).or_default() += 1;
+        }
+        Ok(counts)
+    }
+
+    fn commits(&self) -> u64 {
+        self.state().commits
+    }
+}
+
+fn matches(query: &RunQuery, row: &RunRow) -> bool {
+    let key = |wanted: &String| {
+        row.key == *wanted || row.key.strip_suffix(wanted.as_str()).is_some_and(|head| head.ends_with(':'))
+    };
+    query.flow.as_deref().is_none_or(|flow| *flow == *row.flow)
+        && query.status.is_none_or(|status| status == row.status)
+        && query.since.is_none_or(|since| row.accepted >= since)
+        && query.before.is_none_or(|before| row.no < before)
+        && query.key.as_ref().is_none_or(key)
+}
+
+impl State {
+    /// All of a batch or none of it: what can fail is looked at before anything is changed.
+    fn commit(&mut self, ops: Vec<Op>) -> Result<Vec<Answer>, StoreError> {
+        self.check(&ops)?;
+        self.commits += 1;
+        Ok(ops.into_iter().map(|op| self.apply(op)).collect())
+    }
+
+    fn check(&self, ops: &[Op]) -> Result<(), StoreError> {
+        let mut new_turns = BTreeMap::new();
+        for op in ops {
+            match op {
+                Op::Turn { run, seq, .. } => {
+                    let known =
+                        |seq: u32| self.turns.contains_key(&(*run, seq)) || new_turns.contains_key(&(*run, seq));
+                    if known(*seq) {
+                        return Err(StoreError::Failed(format!("turn {seq} of run {run} exists")));
+                    }
+                    if seq.checked_sub(1).is_some_and(|previous| !known(previous)) {
+                        return Err(StoreError::Failed(format!("turn {seq} of run {run} has no predecessor")));
+                    }
+                    new_turns.insert((*run, *seq), ());
+                }
+                Op::Status { run, .. } | Op::Finish { run, .. } if !self.runs.contains_key(run) => {
+                    return Err(StoreError::Failed(format!("there is no run number {run}")));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, op: Op) -> Answer {
+        match op {
+            Op::Offer(offer) => return Answer::Offered(self.offer(&offer).map(Box::new)),
+            Op::Claim { key, run, at, until } => return Answer::Claimed(self.claim(key, run, at, until)),
+            Op::Turn { run, seq, body } => drop(self.turns.insert((run, seq), body)),
+            Op::Status { run, status, reason } => {
+                if let Some(row) = self.runs.get_mut(&run) {
+                    (row.status, row.reason) = (status, reason);
+                }
+            }
+            Op::Finish { run, status, reason, ended, effects } => {
+                if let Some(row) = self.runs.get_mut(&run) {
+                    (row.status, row.reason, row.ended, row.effects) = (status, reason, Some(ended), effects);
+                }
+            }
+            Op::Blob { run, path, attempt, body } => drop(self.blobs.insert((run, path, attempt), body)),
+            Op::Bundle { version, body } => drop(self.bundles.entry(version).or_insert(body)),
+            Op::Put { name, body } => drop(self.named.insert(name, body)),
+            Op::Reserve { scope, key, at } => {
+                let counted = self.reservations.entry((scope, key)).or_insert(at);
+                *counted = at.max(*counted);
+            }
+            Op::Release { key } => drop(self.claims.remove(&key)),
+            Op::Skipped { flow, key, at, body } => drop(self.skipped.insert((flow, key), (at, body))),
+            Op::Audit { at, body } => self.audit.push((at, body)),
+        }
+        Answer::None
+    }
+
+    fn offer(&mut self, offer: &Offer) -> Option<RunRow> {
+        let no = self.runs.last_key_value().map_or(1, |(last, _)| last + 1);
+        let Entry::Vacant(free) = self.by_event.entry(digest16(&[&offer.flow, &offer.key])) else { return None };
+        free.insert(no);
+        let id = RunId::new(offer.accepted, &offer.flow, &offer.key);
+        self.by_id.insert(id.clone(), no);
+        let row = RunRow::accepted(no, id, offer);
+        self.runs.insert(no, row.clone());
+        Some(row)
+    }
+
+    fn claim(&mut self, key: String, run: RunNo, at: Timestamp, until: Timestamp) -> bool {
+        let taken = self.claims.get(&key).is_some_and(|claim| claim.1 > at && *claim != (run, until));
+        if !taken {
+            self.claims.insert(key, (run, until));
+        }
+        !taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::journal::conformance;
+
+    #[test]
+    fn it_keeps_the_contract_of_a_store() {
+        conformance::suite(&|| Arc::new(MemoryStore::new()));
+    }
+}

@@ -2,6 +2,7 @@
 //!
 //! Writes are batches: all of a batch or none of it, in the order of submission. Many batches share one commit.
 
+#[cfg(test)]
 pub mod conformance;
 pub mod memory;
 pub mod sqlite;
@@ -57,6 +58,11 @@ impl RunStatus {
         }
     }
 
+    /// The status that a word names, `None` for any other word.
+    pub fn parse(text: &str) -> Option<Self> {
+        RunStatus::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+
     /// Whether nothing more will happen to the run by itself and its rows need no replay at start.
     /// `waiting` and `uncertain` runs are alive: a person ends them.
     pub fn is_final(self) -> bool {
@@ -104,12 +110,35 @@ pub struct RunRow {
     pub effects: BTreeMap<String, u64>,
 }
 
+impl RunRow {
+    /// The row of an offer that was just accepted.
+    fn accepted(no: RunNo, id: RunId, offer: &Offer) -> Self {
+        RunRow {
+            no,
+            id,
+            flow: Arc::clone(&offer.flow),
+            version: Arc::clone(&offer.version),
+            trigger: Arc::clone(&offer.trigger),
+            key: offer.key.clone(),
+            status: RunStatus::Queued,
+            reason: None,
+            accepted: offer.accepted,
+            occurred: offer.occurred,
+            ended: None,
+            payload: offer.payload.clone(),
+            inputs: offer.inputs.clone(),
+            effects: BTreeMap::new(),
+        }
+    }
+}
+
 /// One thing to write.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
     /// A run, unless its key is known. Answer: `Answer::Offered`.
     Offer(Box<Offer>),
-    /// One turn of a run. `(run, seq)` is unique; a second row with the same number fails the batch.
+    /// One turn of a run. `(run, seq)` is unique; a second row with the same number fails the batch, and so does one
+    /// whose predecessor is missing: a run with a gap could never be resumed.
     Turn {
         run: RunNo,
         seq: u32,
@@ -147,13 +176,14 @@ pub enum Op {
         body: Vec<u8>,
     },
     /// A use of a limit: `scope` is what is counted (`mde/destructive`, `*/destructive`), `key` the call's key.
-    /// The same (scope, key) counts once.
+    /// The same (scope, key) counts once, at its latest time.
     Reserve {
         scope: String,
         key: String,
         at: Timestamp,
     },
     /// Claims a key until an instant, unless it is claimed. Answer: `Answer::Claimed`.
+    /// The same run claiming until the same instant is the same claim asked for again (a restart), and has it.
     Claim {
         key: String,
         run: RunNo,
@@ -222,6 +252,7 @@ pub struct RunQuery {
     pub before: Option<RunNo>,
     /// Exact event key, or an alert id that the key ends with.
     pub key: Option<String>,
+    /// 0 is all of them.
     pub limit: usize,
 }
 

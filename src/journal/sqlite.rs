@@ -1,1 +1,146 @@
-//! To be written.
+//! The embedded store: one SQLite file in WAL mode, one writer thread with group commit, a few read-only connections.
+//!
+//! A commit is one sync for all batches that were queued. Not here: what the rows mean (see `journal` and `engine`).
+
+mod ops;
+mod read;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+
+use jiff::Timestamp;
+
+use super::{Batch, Blob, Reservation, RunNo, RunQuery, RunRow, RunStatus, Store, StoreError};
+use crate::id::RunId;
+
+/// A store in a folder of its own.
+pub struct SqliteStore {
+    reads: read::Pool,
+    /// `None` where the store was opened for reading.
+    writer: Option<Writer>,
+    commits: Arc<AtomicU64>,
+    /// Held while this process owns the store; the system lets go of it however the process ends.
+    _lock: Option<File>,
+}
+
+struct Writer {
+    queue: Sender<Batch>,
+    thread: JoinHandle<()>,
+}
+
+impl SqliteStore {
+    /// Opens the store of a folder for the service: makes the folder (for its owner only) and the file where missing.
+    ///
+    /// # Errors
+    /// `Locked` where another process owns it, `Newer` where a later version made it, `Failed` and `Full` otherwise.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let lock = schema::lock_folder(dir)?;
+        let file = dir.join(schema::FILE);
+        let connection = schema::open_writer(&file)?;
+        let commits = Arc::new(AtomicU64::new(0));
+        let (queue, batches) = std::sync::mpsc::channel();
+        let mut writer = writer::WriterLoop::new(connection, Arc::clone(&commits));
+        let thread = std::thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || writer.run(&batches))
+            .map_err(|error| StoreError::Failed(format!("starting the store's writer: {error}")))?;
+        let writer = Some(Writer { queue, thread });
+        Ok(SqliteStore { reads: read::Pool::new(file), writer, commits, _lock: Some(lock) })
+    }
+
+    /// Opens the store of a folder for reading, beside a service that may be running. Writes to it are refused.
+    ///
+    /// # Errors
+    /// `Failed` where there is no store yet, `Newer` where a later version made it.
+    pub fn open_read(dir: &Path) -> Result<Self, StoreError> {
+        let file = dir.join(schema::FILE);
+        if !file.is_file() {
+            let message = format!("there is no store in {}; `watchfloor run` makes it", dir.display());
+            return Err(StoreError::Failed(message));
+        }
+        let reads = read::Pool::new(file);
+        reads.with(schema::check_version)?;
+        Ok(SqliteStore { reads, writer: None, commits: Arc::default(), _lock: None })
+    }
+}
+
+impl Store for SqliteStore {
+    fn write(&self, batch: Batch) {
+        let (refused, error) = match &self.writer {
+            None => (batch, StoreError::Failed("the store was opened for reading only".into())),
+            Some(writer) => match writer.queue.send(batch) {
+                Ok(()) => return,
+                Err(unsent) => (unsent.0, StoreError::Closed),
+            },
+        };
+        if let Some(done) = refused.done {
+            done(Err(error));
+        }
+    }
+
+    fn run(&self, id: &RunId) -> Result<Option<RunRow>, StoreError> {
+        self.reads.with(|connection| read::run(connection, id))
+    }
+
+    fn runs(&self, query: &RunQuery) -> Result<Vec<RunRow>, StoreError> {
+        self.reads.with(|connection| read::runs(connection, query))
+    }
+
+    fn unfinished(&self) -> Result<Vec<RunRow>, StoreError> {
+        self.reads.with(read::unfinished)
+    }
+
+    fn turns(&self, run: RunNo) -> Result<Vec<Vec<u8>>, StoreError> {
+        self.reads.with(|connection| read::turns(connection, run))
+    }
+
+    fn blobs(&self, run: RunNo) -> Result<Vec<Blob>, StoreError> {
+        self.reads.with(|connection| read::blobs(connection, run))
+    }
+
+    fn bundle(&self, version: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.reads.with(|connection| read::bundle(connection, version))
+    }
+
+    fn get(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.reads.with(|connection| read::named(connection, name))
+    }
+
+    fn reservations(&self, since: Timestamp) -> Result<Vec<Reservation>, StoreError> {
+        self.reads.with(|connection| read::reservations(connection, since))
+    }
+
+    fn skipped(&self, flow: &str, key: &str) -> Result<Option<(Timestamp, Vec<u8>)>, StoreError> {
+        self.reads.with(|connection| read::skipped(connection, flow, key))
+    }
+
+    fn counts(&self) -> Result<BTreeMap<RunStatus, u64>, StoreError> {
+        self.reads.with(read::counts)
+    }
+
+    fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for SqliteStore {
+    /// Commits what is queued. Readers go first, so that the writer's connection is the last one and folds the WAL in.
+    fn drop(&mut self) {
+        self.reads.close();
+        let Some(writer) = self.writer.take() else { return };
+        drop(writer.queue);
+        // The last owner may be a callback on the writer's own thread, which cannot wait for itself.
+        if writer.thread.thread().id() != std::thread::current().id() {
+            drop(writer.thread.join());
+        }
+    }
+}

@@ -1,1 +1,187 @@
-//! To be written.
+//! One loop that owns all runs: inputs in, `engine::apply`, append, commit, then commands out.
+//!
+//! Runs are a map, not a task each. What must be on disk before it is sent is sent when its commit comes back.
+
+mod groups;
+mod live;
+pub mod recover;
+mod run_loop;
+mod timers;
+pub mod turn;
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::check::CheckedFlow;
+use crate::clock::Clock;
+use crate::connector::client::{Client, Reply};
+use crate::engine::Outcome;
+use crate::flow::model::Mode;
+use crate::guard::{Guard, Permit};
+use crate::id::{OpId, RunId};
+use crate::journal::{RunNo, RunRow, Store};
+use crate::value::Value;
+
+/// The flows that runs are pinned to.
+pub trait Registry: Send + Sync {
+    /// The flow of a version: deployed now, or compiled again from its bundle in the store. The error is a sentence.
+    fn flow(&self, name: &str, version: &str) -> Result<Arc<CheckedFlow>, String>;
+    /// How far a flow's effects go now.
+    fn mode(&self, name: &str) -> Mode;
+}
+
+/// What the worker works with.
+pub struct Deps {
+    pub store: Arc<dyn Store>,
+    pub client: Client,
+    pub guard: Guard,
+    pub registry: Arc<dyn Registry>,
+    pub clock: Clock,
+    pub public_url: Option<String>,
+    /// Runs that make calls at the same time.
+    pub in_flight: usize,
+}
+
+/// Something that subscribers hear of.
+#[derive(Clone, Debug)]
+pub enum RunEvent {
+    /// A run waits for a person.
+    Waiting(Box<RunRow>),
+    Ended(Box<RunRow>),
+}
+
+/// The way to the loop. Cloning shares it.
+#[derive(Clone)]
+pub struct Worker {
+    sender: mpsc::UnboundedSender<Msg>,
+}
+
+/// One closed enum into the loop.
+pub(crate) enum Msg {
+    Accepted(Vec<RunRow>),
+    /// A turn's commit came back: its calls may go.
+    Committed {
+        run: RunNo,
+        calls: Vec<OpId>,
+    },
+    /// A turn could not be written: the run goes on from what is on disk.
+    NotWritten {
+        run: RunNo,
+        error: String,
+    },
+    Replied {
+        run: RunNo,
+        op: OpId,
+        reply: Box<Reply>,
+    },
+    Facts {
+        run: RunNo,
+        op: OpId,
+        facts: Result<Value, Outcome>,
+    },
+    Claimed {
+        run: RunNo,
+        op: OpId,
+        claimed: bool,
+    },
+    Reload {
+        run: RunId,
+    },
+    Cancel {
+        run: RunId,
+        by: String,
+        reason: String,
+        answer: oneshot::Sender<Result<(), String>>,
+    },
+    Subscribe(mpsc::UnboundedSender<RunEvent>),
+    Load(oneshot::Sender<Load>),
+    Drain(oneshot::Sender<()>),
+}
+
+/// How much is going on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Accepted, not begun.
+    pub queued: usize,
+    /// In memory, whether they make calls or wait.
+    pub live: usize,
+    pub busy: usize,
+}
+
+impl Worker {
+    /// Resumes what the store has and starts the loop.
+    pub async fn start(deps: Deps) -> Result<Worker, crate::error::Error> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let run_loop = run_loop::Loop::resume(deps, sender.clone()).await?;
+        tokio::spawn(run_loop.run(receiver));
+        Ok(Worker { sender })
+    }
+
+    /// Hands over runs that were accepted and are on disk.
+    pub fn accepted(&self, rows: Vec<RunRow>) {
+        self.tell(Msg::Accepted(rows));
+    }
+
+    /// Ends a run that has not ended. The error says why it can't be.
+    pub async fn cancel(&self, run: RunId, by: String, reason: String) -> Result<(), String> {
+        let (answer, receiver) = oneshot::channel();
+        self.tell(Msg::Cancel { run, by, reason, answer });
+        receiver.await.unwrap_or_else(|_| Err("the service is stopping".to_owned()))
+    }
+
+    pub fn subscribe(&self) -> mpsc::UnboundedReceiver<RunEvent> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.tell(Msg::Subscribe(sender));
+        receiver
+    }
+
+    pub async fn load(&self) -> Load {
+        let (sender, receiver) = oneshot::channel();
+        self.tell(Msg::Load(sender));
+        receiver.await.unwrap_or_default()
+    }
+
+    /// Begins nothing new and waits until what was sent is answered and written. The caller bounds the wait: what is
+    /// still open then is in the journal and is settled at the next start.
+    pub async fn drain(&self) {
+        let (sender, receiver) = oneshot::channel();
+        self.tell(Msg::Drain(sender));
+        drop(receiver.await);
+    }
+
+    fn tell(&self, msg: Msg) {
+        // The loop ends only with the process; a message after that has nobody to wait for it.
+        drop(self.sender.send(msg));
+    }
+}
+
+/// A call on its way. If its task dies, the loop still gets an answer: the outcome is unknown.
+struct Sending {
+    sender: mpsc::UnboundedSender<Msg>,
+    run: RunNo,
+    op: OpId,
+    answered: bool,
+}
+
+impl Sending {
+    async fn go(mut self, client: Client, permit: Permit, id: RunId, call: crate::engine::Call) {
+        let reply = client.send(permit, &id, call).await;
+        self.answer(reply);
+    }
+
+    fn answer(&mut self, reply: Reply) {
+        self.answered = true;
+        drop(self.sender.send(Msg::Replied { run: self.run, op: self.op, reply: Box::new(reply) }));
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if !self.answered {
+            let message = "the sending task ended without an answer; this is a bug, please report it".to_owned();
+            let outcome = Outcome::Unknown { status: 0, code: "internal".into(), message };
+            self.answer(Reply { outcome, blob: None, took: std::time::Duration::ZERO });
+        }
+    }
+}

@@ -100,6 +100,10 @@ impl<'s> Builder<'s> {
                 if tag.is_some() || anchor > 0 {
                     self.properties(place, span, tag.is_some());
                 }
+                // A tag at the start of an expression swallows it: what is left says nothing about the shape.
+                if tag.is_some() && text.is_empty() {
+                    return self.scalar("!".to_owned(), Style::DoubleQuoted, span);
+                }
                 return self.scalar(text.into_owned(), style_of(style), span);
             }
             Event::SequenceStart(style, anchor, tag) => {
@@ -177,9 +181,10 @@ impl<'s> Builder<'s> {
             self.fault("WF0107", span, "merge keys are not part of the flow language")
                 .help("write the keys out where they are needed");
         } else if let Some(first) = first {
-            let (line, _) = self.source.line_col(first.start);
-            let (again, _) = self.source.line_col(span.start);
-            self.fault("WF0108", span, format!("`{text}` stands twice in one map, on lines {line} and {again}"))
+            let (line, again) = (self.source.line_col(first.start).0, self.source.line_col(span.start).0);
+            let lines = if line == again { format!("line {line}") } else { format!("lines {line} and {again}") };
+            self.fault("WF0108", span, format!("`{text}` stands twice in one map, on {lines}"))
+                .help("keep one of them")
                 .note(first, "the first one");
         }
     }
@@ -295,10 +300,11 @@ impl<'s> Builder<'s> {
 struct Pushed<'f>(Option<&'f mut Diagnostic>);
 
 impl Pushed<'_> {
-    fn help(self, help: impl Into<String>) {
-        if let Some(fault) = self.0 {
+    fn help(mut self, help: impl Into<String>) -> Self {
+        if let Some(fault) = &mut self.0 {
             fault.help = Some(help.into());
         }
+        self
     }
 
     fn note(self, span: Span, note: impl Into<String>) {

@@ -29,13 +29,13 @@ pub(super) enum Found {
 pub(super) fn keep() -> Keep {
     let mut keep = Keep::Nothing;
     for field in ["id", "type", "status", "scope", "requestor", "comment", "external_id", "created", "machine_id"] {
-        keep.add(&[Arc::from("actions"), Arc::from(field)]);
+        keep.add(&[Arc::from("value"), Arc::from(field)]);
     }
     keep
 }
 
 pub(super) fn interpret(kind: LookKind, output: &Value, tag: &str, now: Timestamp) -> Found {
-    let actions = output.get("actions").and_then(Value::as_list).unwrap_or_default();
+    let actions = output.get("value").and_then(Value::as_list).unwrap_or_default();
     if let Some(ours) = actions.iter().find(|action| carries(action, tag)) {
         return Found::Ours(ours.clone());
     }
@@ -100,7 +100,7 @@ mod tests {
     }
 
     fn look(actions: Vec<Value>) -> Found {
-        let output = Value::object([("actions", Value::list(actions))]);
+        let output = Value::object([("value", Value::list(actions))]);
         interpret(LookKind::Isolation, &output, "0123456789abcdef", "2026-11-20T12:00:00Z".parse().unwrap())
     }
 

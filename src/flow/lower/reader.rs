@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::keys::{COMMON, KINDS, Place, Want, kind_key};
+use super::super::keys::{COMMON, FLOW, KINDS, Place, Want, kind_key};
 use super::super::model::Name;
 use super::super::words;
 use super::Lowering;
@@ -70,7 +70,8 @@ impl Lowering<'_> {
                 None => self.unknown_key(place, entry),
                 Some(key) if entry.value.is_null() => {
                     let fault = self.error("WF0213", entry.key_span, format!("`{}` has no value", key.name));
-                    let help = format!("leave it out, or give it {}", wanted(key.want));
+                    let choice = if key.required { "" } else { "leave it out, or " };
+                    let help = format!("{choice}give it {}", wanted(key.want));
                     self.push(fault.help(help));
                 }
                 Some(_) => {}
@@ -105,6 +106,7 @@ impl Lowering<'_> {
                 }
                 Some(kind) => Some(format!("`{}` belongs to {}", entry.key, kind.name)),
                 None if step => Some(format!("`{}` belongs to a step", entry.key)),
+                None if FLOW.key(&entry.key).is_some() => Some(format!("`{}` stands at the top of a flow", entry.key)),
                 None => {
                     let all: Vec<&str> = known().collect();
                     (all.len() <= 14).then(|| format!("known keys: {}", all.join(", ")))
@@ -321,6 +323,7 @@ pub(super) fn shortened(text: &str) -> String {
 }
 
 fn mend(text: &str, joint: char) -> String {
-    let lower = text.trim().to_lowercase();
+    let stem = text.trim().trim_end_matches(".yaml").trim_end_matches(".yml");
+    let lower = stem.rsplit('/').next().unwrap_or(stem).to_lowercase();
     lower.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { joint }).collect()
 }

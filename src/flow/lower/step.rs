@@ -261,7 +261,7 @@ impl Lowering<'_> {
     }
 
     fn until(&mut self, fields: &Fields<'_>) -> Option<StepKind> {
-        let condition = self.cel(fields, "until");
+        let condition = self.condition(fields, "until");
         if fields.get("max").is_none() && fields.get("timeout").is_none() {
             let fault = self.error("WF0216", fields.at, "this loop has no end of its own");
             self.push(fault.help("add `max:` (passes) or `timeout:`"));

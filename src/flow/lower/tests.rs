@@ -41,7 +41,7 @@ steps:
     on_item_error: gather
     do: [ { action: mde.get_machine, with: { machine_id: "{{ device.id }}" } } ]
     collect: { id: device.id }
-  - until: size(page.value) < 100
+  - until: { all: [ size(page.value) < 100 ] }
     every: 1s
     max: 50
     carry: { skip: 0 }

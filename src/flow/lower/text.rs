@@ -69,11 +69,8 @@ impl Lowering<'_> {
         if let Some(at) = template_in(&text.text) {
             let start = if text.exact { text.span.start + at } else { text.span.start };
             let end = if text.exact { start + 2 } else { text.span.end };
-            let fault = self.error(
-                "WF0214",
-                Span::new(start, end),
-                "a condition is an expression already; it takes no `{{ }}`",
-            );
+            let fault =
+                self.error("WF0214", Span::new(start, end), "this is an expression already; it takes no `{{ }}`");
             self.push(fault.help(format!("write `{}`", without_templates(&text.text))));
             return None;
         }

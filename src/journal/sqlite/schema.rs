@@ -1,0 +1,192 @@
+//! The folder, its lock, the connections and the tables.
+//!
+//! Instants are whole nanoseconds since 1970 in UTC, so that they sort and come back exactly as they were given.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
+
+use crate::journal::StoreError;
+
+/// The database's name in the store's folder.
+pub(super) const FILE: &str = "watchfloor.db";
+
+/// The format that this version writes; kept in `user_version`.
+const VERSION: i64 = 1;
+
+/// How long to wait for another connection's lock: only recovery after a crash takes one that blocks.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// `runs` is small and changes with each status; the payload lies apart, so that no status rewrites it.
+const TABLES: &str = "
+CREATE TABLE runs (
+    no INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    flow TEXT NOT NULL,
+    version TEXT NOT NULL,
+    trigger_type TEXT NOT NULL,
+    key TEXT NOT NULL,
+    dedupe BLOB NOT NULL UNIQUE,
+    status TEXT NOT NULL,
+    reason TEXT,
+    accepted INTEGER NOT NULL,
+    occurred INTEGER NOT NULL,
+    ended INTEGER,
+    effects TEXT
+) STRICT;
+CREATE INDEX runs_by_status ON runs (status, no);
+CREATE INDEX runs_by_flow ON runs (flow, no);
+CREATE TABLE run_data (
+    run INTEGER PRIMARY KEY,
+    payload TEXT NOT NULL,
+    inputs TEXT NOT NULL
+) STRICT;
+CREATE TABLE turns (
+    run INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (run, seq)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE blobs (
+    run INTEGER NOT NULL,
+    path TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    UNIQUE (run, path, attempt)
+) STRICT;
+CREATE TABLE bundles (version TEXT NOT NULL PRIMARY KEY, body BLOB NOT NULL) STRICT;
+CREATE TABLE named (name TEXT NOT NULL PRIMARY KEY, body BLOB NOT NULL) STRICT;
+CREATE TABLE reservations (
+    scope TEXT NOT NULL,
+    key TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    PRIMARY KEY (scope, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX reservations_by_time ON reservations (at);
+CREATE TABLE claims (
+    key TEXT NOT NULL PRIMARY KEY,
+    run INTEGER NOT NULL,
+    until INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE skipped (
+    flow TEXT NOT NULL,
+    key TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (flow, key)
+) STRICT;
+CREATE TABLE audit (no INTEGER PRIMARY KEY, at INTEGER NOT NULL, body BLOB NOT NULL) STRICT;
+";
+
+/// Makes the folder where missing and takes the lock that only one service can have.
+pub(super) fn lock_folder(dir: &Path) -> Result<File, StoreError> {
+    let failed = |what: &str, error: &std::io::Error| {
+        let message = format!("{what} {}: {error}", dir.display());
+        match error.kind() {
+            std::io::ErrorKind::StorageFull => StoreError::Full(message),
+            _ => StoreError::Failed(message),
+        }
+    };
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir).map_err(|error| failed("making the store's folder", &error))?;
+    let lock = private_file(&dir.join("lock")).map_err(|error| failed("opening the lock of the store in", &error))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(StoreError::Locked(dir.display().to_string())),
+        Err(TryLockError::Error(error)) => return Err(failed("locking the store in", &error)),
+    }
+    // SQLite gives its side files the permissions of the file that it finds.
+    private_file(&dir.join(FILE)).map_err(|error| failed("making the store in", &error))?;
+    Ok(lock)
+}
+
+/// A file that only its owner may read, made where missing and never emptied.
+fn private_file(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// The one connection that writes, with the tables of this version.
+pub(super) fn open_writer(file: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_WRITE | no_mutex())?;
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    let found = version(&connection)?;
+    if found > VERSION {
+        return Err(StoreError::Newer { found, known: VERSION });
+    }
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        let message =
+            format!("{}: this file system cannot hold a write-ahead log; choose a local disk", file.display());
+        return Err(StoreError::Failed(message));
+    }
+    connection.execute_batch(
+        "PRAGMA synchronous = FULL; PRAGMA cache_size = -8192; PRAGMA wal_autocheckpoint = 4000;
+         PRAGMA journal_size_limit = 67108864;",
+    )?;
+    if found == 0 {
+        let create = format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;");
+        connection.execute_batch(&create)?;
+    }
+    Ok(connection)
+}
+
+/// A connection that only reads.
+pub(super) fn open_reader(file: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY | no_mutex())?;
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(connection)
+}
+
+/// Whether a reader of this version understands the store.
+pub(super) fn check_version(connection: &Connection) -> Result<(), StoreError> {
+    match version(connection)? {
+        found if found > VERSION => Err(StoreError::Newer { found, known: VERSION }),
+        VERSION => Ok(()),
+        found => {
+            Err(StoreError::Failed(format!("the store has format {found}; `watchfloor run` brings it to {VERSION}")))
+        }
+    }
+}
+
+fn version(connection: &Connection) -> Result<i64, StoreError> {
+    Ok(connection.query_row("PRAGMA user_version", [], |row| row.get(0))?)
+}
+
+/// Each connection is used by one thread at a time: SQLite's own mutexes would only cost.
+fn no_mutex() -> OpenFlags {
+    OpenFlags::SQLITE_OPEN_NO_MUTEX
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        let full = match error.sqlite_error() {
+            // Growing the shared index of the WAL reports a full disk as a failed size change.
+            Some(inner) => inner.code == ErrorCode::DiskFull || inner.extended_code == ffi::SQLITE_IOERR_SHMSIZE,
+            None => false,
+        };
+        if full { StoreError::Full(error.to_string()) } else { StoreError::Failed(format!("the store: {error}")) }
+    }
+}
+
+/// Nanoseconds since 1970; instants beyond 64 bits (after the year 2262) become the last one.
+pub(super) fn nanos(at: Timestamp) -> i64 {
+    let nanos = at.as_nanosecond();
+    i64::try_from(nanos).unwrap_or(if nanos < 0 { i64::MIN } else { i64::MAX })
+}
+
+/// The instant of a row.
+pub(super) fn instant(nanos: i64) -> Timestamp {
+    Timestamp::from_nanosecond(i128::from(nanos)).unwrap_or(Timestamp::UNIX_EPOCH)
+}

@@ -1,0 +1,131 @@
+//! A run in memory: its state, and the operations that it waits for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::check::CheckedFlow;
+use crate::engine::{Call, Command, InputKind, RunState, Target};
+use crate::flow::model::OnFull;
+use crate::guard::Permit;
+use crate::id::OpId;
+use crate::journal::RunRow;
+
+/// An operation without an answer yet.
+#[derive(Debug)]
+pub(super) enum Open {
+    /// The permit is here until the intent is on disk.
+    Call {
+        call: Box<Call>,
+        permit: Option<Permit>,
+    },
+    Check(Box<Call>),
+    Lock {
+        target: Target,
+        destructive: bool,
+    },
+    Timer(Timestamp),
+    Once {
+        key: Arc<str>,
+        until: Timestamp,
+    },
+    Enter {
+        key: Arc<str>,
+        max: u32,
+        on_full: OnFull,
+    },
+    Park,
+}
+
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) row: RunRow,
+    pub(super) flow: Arc<CheckedFlow>,
+    pub(super) state: RunState,
+    /// Number of the next turn.
+    pub(super) seq: u32,
+    pub(super) open: BTreeMap<OpId, Open>,
+    pub(super) held: Vec<Target>,
+    pub(super) group: Option<Arc<str>>,
+    /// Answers for people that ride with the next turn.
+    pub(super) blobs: Vec<crate::journal::Op>,
+    /// The guard's permits for the calls that the engine derives from its verdicts, by path.
+    pub(super) decided: BTreeMap<Arc<str>, Permit>,
+    /// Counted among those that make calls.
+    pub(super) busy: bool,
+}
+
+impl Live {
+    pub(super) fn new(row: RunRow, flow: Arc<CheckedFlow>, state: RunState) -> Self {
+        Live {
+            row,
+            flow,
+            state,
+            seq: 0,
+            open: BTreeMap::new(),
+            held: Vec::new(),
+            group: None,
+            blobs: Vec::new(),
+            decided: BTreeMap::new(),
+            busy: false,
+        }
+    }
+
+    /// Whether the run makes calls now, as against waiting for a time, a lock or a person.
+    pub(super) fn calls(&self) -> bool {
+        self.open.values().any(|open| matches!(open, Open::Call { .. } | Open::Check(_) | Open::Once { .. }))
+    }
+
+    /// Keeps the books for an input: which operation it answers and what that changes.
+    pub(super) fn note_input(&mut self, input: &InputKind) {
+        match input {
+            InputKind::Started { .. } | InputKind::Cancel { .. } => {}
+            InputKind::Outcome { op, .. } | InputKind::Fired { op } | InputKind::Once { op, .. } => {
+                self.open.remove(op);
+            }
+            InputKind::Checked { op, .. } => {
+                self.open.remove(op);
+            }
+            InputKind::Locked { op } => {
+                if let Some(Open::Lock { target, .. }) = self.open.remove(op) {
+                    self.held.push(target);
+                }
+            }
+            InputKind::Entered { op, entered } => {
+                if let Some(Open::Enter { key, .. }) = self.open.remove(op)
+                    && *entered
+                {
+                    self.group = Some(key);
+                }
+            }
+        }
+    }
+
+    /// Keeps the books for a command.
+    pub(super) fn note_command(&mut self, command: &Command) {
+        let (op, open) = match command {
+            Command::Enter { op, key, max, on_full } => {
+                (*op, Open::Enter { key: Arc::clone(key), max: *max, on_full: *on_full })
+            }
+            Command::Lock { op, target, destructive } => {
+                (*op, Open::Lock { target: target.clone(), destructive: *destructive })
+            }
+            Command::Check { op, call } => (*op, Open::Check(Box::new(call.clone()))),
+            Command::Call { op, call } => (*op, Open::Call { call: Box::new(call.clone()), permit: None }),
+            Command::Timer { op, at } => (*op, Open::Timer(*at)),
+            Command::Once { op, key, until } => (*op, Open::Once { key: Arc::clone(key), until: *until }),
+            Command::Park { op, .. } => (*op, Open::Park),
+            Command::Cancel { op } => {
+                self.open.remove(op);
+                return;
+            }
+            Command::Unlock { target } => {
+                self.held.retain(|held| held != target);
+                return;
+            }
+            Command::OnceRelease { .. } | Command::Finish(_) => return,
+        };
+        self.open.insert(op, open);
+    }
+}
