@@ -26,7 +26,8 @@ pub(super) fn run(command: &Command, out: &Out) -> Result<ExitCode, Error> {
     match command {
         Command::List { connector } => {
             let wanted = |action: &Action| connector.as_deref().is_none_or(|name| name == action.connector());
-            let items: Vec<Json> = catalog.actions.values().filter(|action| wanted(action)).map(|a| summary(a)).collect();
+            let items: Vec<Json> =
+                catalog.actions.values().filter(|action| wanted(action)).map(|a| summary(a)).collect();
             out.list(&items, &["name", "effect", "undo", "permission"], |item| {
                 ["name", "effect", "undo", "permission"].map(|key| cell(item, key)).to_vec()
             });

@@ -45,7 +45,9 @@ pub(super) fn run(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, E
         out.say(&format!("{} files, {errors} errors, {warnings} warnings", loaded.files));
     }
     if loaded.files == 0 && errors == 0 {
-        return Err(Error::new(ExitCode::NothingMatched, "no flow file was found").help("flow files end in .yaml or .yml"));
+        return Err(
+            Error::new(ExitCode::NothingMatched, "no flow file was found").help("flow files end in .yaml or .yml")
+        );
     }
     Ok(if errors == 0 { ExitCode::Ok } else { ExitCode::Findings })
 }

@@ -169,8 +169,12 @@ pub(super) fn call(store: &Path, what: &str, body: &Json) -> Result<Json, Error>
             .build()
             .map_err(|error| Error::unavailable(format!("asking the service: {error}")))?;
         let request = client.post(format!("{}/control/{what}", address.url)).bearer_auth(&address.token).json(body);
-        let response = request.send().await.map_err(|error| if error.is_connect() { absent() } else {
-            Error::new(ExitCode::Temporary, format!("asking the service: {error}"))
+        let response = request.send().await.map_err(|error| {
+            if error.is_connect() {
+                absent()
+            } else {
+                Error::new(ExitCode::Temporary, format!("asking the service: {error}"))
+            }
         })?;
         let fine = response.status().is_success();
         let answer: Json = response

@@ -182,7 +182,8 @@ fn since(text: &str) -> Result<jiff::Timestamp, String> {
 fn log_to_stderr(out: &Out) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("WATCHFLOOR_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,watchfloor=info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(out.colors_err());
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(out.colors_err());
     // A second subscriber is refused, which a test that runs two commands may live with.
     let started = match out.format() {
         Format::Human | Format::Github => builder.with_target(false).try_init(),

@@ -4,8 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde_json::json;
 
+use super::log_to_stderr;
 use super::out::Out;
-use super::{log_to_stderr, run};
+use super::run::stopped;
 use crate::clock::Clock;
 use crate::error::{Error, ExitCode};
 use crate::sandbox::{self, DEMO_FLOWS, Sandbox};
@@ -47,7 +48,7 @@ pub(super) fn run(args: &Args, out: &Out) -> Result<ExitCode, Error> {
                 sandbox::CLIENT_SECRET
             ));
         }
-        run::stopped().await;
+        stopped().await;
         out.json(&json!(tenant.ledger(&DEMO_FLOWS)));
         Ok(ExitCode::Ok)
     })

@@ -24,7 +24,9 @@ pub(super) fn run(global: &Global, out: &Out) -> Result<ExitCode, Error> {
             out.line(&format!("{:<9} {n}", status.as_str()));
         }
         if attention > 0 {
-            out.say(&format!("{attention} runs want a person: `watchfloor runs list --status waiting` (uncertain, dead)"));
+            out.say(&format!(
+                "{attention} runs want a person: `watchfloor runs list --status waiting` (uncertain, dead)"
+            ));
         }
     } else {
         let runs: serde_json::Map<_, _> =

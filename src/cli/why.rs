@@ -20,12 +20,8 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, Error> {
     let config = global.config()?;
     let store = runs::open(global)?;
-    let query = RunQuery {
-        flow: Some(args.flow.clone()),
-        key: Some(args.alert.clone()),
-        limit: 20,
-        ..RunQuery::default()
-    };
+    let query =
+        RunQuery { flow: Some(args.flow.clone()), key: Some(args.alert.clone()), limit: 20, ..RunQuery::default() };
     let found = store.runs(&query).map_err(runs::failed)?;
     if !found.is_empty() {
         let items: Vec<Json> = found.iter().map(runs::summary).collect();
