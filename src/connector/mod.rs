@@ -10,7 +10,7 @@ mod conn;
 pub mod entity;
 pub mod mail;
 mod native;
-mod pending;
+mod pages;
 pub mod rate;
 mod redact;
 pub mod request;
