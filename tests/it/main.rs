@@ -2,6 +2,7 @@
 
 mod cases;
 mod codes;
+mod engine;
 mod sandbox;
 mod shipped;
 mod smtp;

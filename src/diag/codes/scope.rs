@@ -34,18 +34,6 @@ pub(super) const PAGES: &[Page] = &[
         "",
     ),
     page(
-        "WF0307",
-        "a variable that is not carried",
-        "`next:` gives new values to the variables of `carry:`, and to no others.",
-        "carry: { skip: 0 }\nnext: { skip: skip + 100 }",
-    ),
-    page(
-        "WF0308",
-        "`once_per` without `key`",
-        "Handling an item once in a while needs to know what makes two items the same.",
-        "key: row.DeviceId + '|' + row.CommandHash\nonce_per: 7d",
-    ),
-    page(
         "WF0310",
         "a race with one runner",
         "`join: any` takes the first branch that succeeds; with one branch there is nothing to choose from.",
