@@ -10,21 +10,15 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::out::{Out, safe};
 use super::run::{DRAIN, stopped};
 use super::service::{self, Plan, Service};
-use super::{control, load, runs};
+use super::{load, runs};
 use crate::catalog::Catalog;
 use crate::clock::{self, Clock};
-use crate::config::Config;
 use crate::diag;
 use crate::error::{Error, ExitCode};
 use crate::journal::{RunQuery, RunRow};
 use crate::sandbox::{self, DEMO_FLOWS, Ledger, Sandbox};
 use crate::worker::RunEvent;
 
-/// The shipped flows that the ledger knows the right outcome of.
-const FLOWS: [(&str, &str); 2] = [
-    ("flows/isolate-high-severity.yaml", include_str!("../../flows/isolate-high-severity.yaml")),
-    ("flows/resolve-legitimate-travel.yaml", include_str!("../../flows/resolve-legitimate-travel.yaml")),
-];
 /// How long nothing may happen before `--exit` gives up on what is missing.
 const STILL: Duration = Duration::from_secs(15);
 
@@ -55,13 +49,19 @@ async fn play(args: &Args, folder: &Path, out: &Out) -> Result<ExitCode, Error> 
     let watch = clock::stopwatch();
     let clock = Clock::system();
     let tenant = Sandbox::start(sandbox::Options::new(args.seed, args.alerts, clock.now()), clock.clone()).await?;
-    let config = config(&tenant, folder, args.port)?;
+    let mut config = sandbox::demo_config(tenant.http_addr(), tenant.smtp_addr(), folder)?;
+    config.listen.set_port(args.port);
+    // Nobody watches a demo for half a minute before the first alert.
+    for kind in ["mde.alert.new", "cloud_apps.alert.new"] {
+        config.poll.insert(kind.to_owned(), Duration::from_millis(300));
+    }
     let catalog = Catalog::builtin()?;
-    let (flows, faults) = load::embedded(&FLOWS, &catalog, &config);
-    if flows.len() != FLOWS.len() {
-        out.say(&diag::render(&faults, out.colors_err()));
+    let loaded = load::load(&config.flows, &catalog, Some(&config), true)?;
+    if loaded.errors() > 0 {
+        out.say(&diag::render(&loaded.diagnostics, out.colors_err()));
         return Err(Error::config("the shipped flows do not check; this is a bug, please report it"));
     }
+    let flows = loaded.flows;
     // Alerts of the simulated past start runs too: the world's clock began before ours.
     let from = clock.now().checked_sub(jiff::SignedDuration::from_hours(24 * 30)).ok();
     let service = service::start(Plan { config, catalog, flows, from, clock }).await?;
@@ -166,38 +166,6 @@ fn cpu_seconds() -> Option<f64> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks: f64 = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
     Some(ticks / 100.0)
-}
-
-/// The demo's own configuration: live, limits off, rates off, everything on loopback.
-fn config(tenant: &Sandbox, folder: &Path, port: u16) -> Result<Config, Error> {
-    let (http, smtp) = (tenant.http_addr(), tenant.smtp_addr());
-    let secret = |name: &str, text: &str| {
-        control::write_private(&folder.join(name), text.as_bytes())
-            .map_err(|error| Error::unavailable(format!("writing the demo's files: {error}")))
-    };
-    secret("client-secret", sandbox::CLIENT_SECRET)?;
-    secret("api-token", sandbox::API_TOKEN)?;
-    secret("teams-url", &format!("http://{http}/workflows/demo"))?;
-    let entra = format!(
-        "{{ entra: {{ tenant_id: {}, client_id: {}, client_secret: {{ file: client-secret }}, authority: \"http://{http}\" }} }}",
-        sandbox::TENANT,
-        sandbox::CLIENT_ID
-    );
-    let text = format!(
-        "store: {{ path: store }}\nmode: live\nserver: {{ listen: 127.0.0.1:{port} }}\nfresh_for: off\n\
-         limits: {{ destructive: off, write: off }}\nconnections:\n\
-         \x20 mde: {{ kind: mde, base_url: \"http://{http}\", credential: {entra}, rate: off }}\n\
-         \x20 graph: {{ kind: graph, base_url: \"http://{http}\", credential: {entra}, rate: off }}\n\
-         \x20 mdca: {{ kind: cloud_apps, base_url: \"http://{http}\", credential: {{ api_token: {{ file: api-token }} }}, rate: off }}\n\
-         \x20 mail: {{ kind: email, server: \"{smtp}\", tls: none, from: watchfloor@contoso.example, rate: off }}\n\
-         \x20 soc-triage: {{ kind: teams, webhook_url: {{ file: teams-url }}, rate: off }}\n"
-    );
-    let mut config = Config::parse(&text, "<demo>", folder)?;
-    // Nobody watches a demo for half a minute before the first alert.
-    for kind in ["mde.alert.new", "cloud_apps.alert.new"] {
-        config.poll.insert(kind.to_owned(), Duration::from_millis(300));
-    }
-    Ok(config)
 }
 
 /// A folder of the demo's own; it goes with the demo.

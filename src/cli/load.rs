@@ -73,18 +73,6 @@ pub(super) fn load(
     Ok(Loaded { files: files.len(), flows, diagnostics })
 }
 
-/// Checks texts that the binary carries, by name.
-pub(super) fn embedded(
-    texts: &[(&str, &str)],
-    catalog: &Catalog,
-    config: &Config,
-) -> (Vec<Arc<CheckedFlow>>, Vec<Diagnostic>) {
-    let file = |(name, text): &(&str, &str)| File { source: Source::new(*name, *text), folder: PathBuf::new() };
-    let files: Vec<File> = texts.iter().map(file).collect();
-    let (flows, diagnostics) = check_all(&files, catalog, Some(config), true);
-    (flows.into_iter().map(|(flow, _)| flow).collect(), diagnostics)
-}
-
 /// How far a flow's effects go: what the installation gives it, tightened by its own file.
 pub(super) fn mode(config: &Config, flow: &CheckedFlow) -> Mode {
     let given = config.flow_modes.get(&*flow.name).copied().unwrap_or(config.mode);

@@ -85,7 +85,7 @@ impl Observer for Watcher {
             Event::Guarded { verdict } => {
                 entry.what = "guard";
                 entry.text = match verdict {
-                    Verdict::Go => return,
+                    Verdict::Go | Verdict::GoRead => return,
                     Verdict::Shadow => "shadow: recorded, not sent".to_owned(),
                     Verdict::Refuse { code, message } => format!("refused, {code}: {message}"),
                     Verdict::Ask { reason } => format!("a person must decide: {reason}"),
