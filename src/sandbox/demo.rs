@@ -43,6 +43,7 @@ pub fn demo_config(http: SocketAddr, smtp: SocketAddr, folder: &Path) -> Result<
     let secret = |name: &str, text: &str| -> Result<SecretRef, Error> {
         let path = folder.join("secrets").join(name);
         write(&path, text)?;
+        private(&path)?;
         Ok(SecretRef::File(path))
     };
     let base = format!("http://{http}");
@@ -130,6 +131,19 @@ fn write(path: &Path, text: &str) -> Result<(), Error> {
         std::fs::create_dir_all(parent).map_err(failed)?;
     }
     std::fs::write(path, text).map_err(failed)
+}
+
+/// For the owner alone, as a secret should be.
+#[cfg(unix)]
+fn private(path: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .map_err(|error| Error::unavailable(format!("closing the demo's {} to others: {error}", path.display())))
+}
+
+#[cfg(not(unix))]
+fn private(_path: &Path) -> Result<(), Error> {
+    Ok(())
 }
 
 #[cfg(test)]

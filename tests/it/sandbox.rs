@@ -391,3 +391,39 @@ async fn late_alerts_carry_a_time_before_they_could_be_seen_and_the_same_seed_is
     let twin = Tenant::new(|_| {}).await;
     assert_eq!(tenant.sandbox.world().plan, twin.sandbox.world().plan);
 }
+
+#[tokio::test]
+async fn every_route_of_the_catalogue_is_served() {
+    let tenant = Tenant::new(|_| {}).await;
+    let world = tenant.sandbox.world();
+    let isolate = format!("/api/machines/{}/isolate", tenant.victim());
+    let (_, action) = tenant.post(&isolate, json!({"Comment": "c"})).await;
+    let of = |prefix: &str| world.plan.alerts.iter().find(|alert| alert.graph_id.starts_with(prefix)).unwrap();
+    let catalog = watchfloor::catalog::Catalog::builtin().unwrap();
+    let mut served = 0;
+    for entry in catalog.actions.values() {
+        let (Some(method), Some(path)) = (&entry.method, &entry.path) else { continue };
+        let (alert, auth) = match entry.connector() {
+            "mde" => (&of("da").id, tenant.mde.clone()),
+            "cloud_apps" => (&of("ca").id, format!("Token {API_TOKEN}")),
+            _ => (&of("da").graph_id, tenant.graph.clone()),
+        };
+        let user = world.plan.users.iter().find(|user| user.manager.is_some()).unwrap();
+        let incident = of("da").incident.to_string();
+        let path = path
+            .replace("{alert_id}", alert)
+            .replace("{machine_id}", &tenant.victim())
+            .replace("{action_id}", action["id"].as_str().unwrap())
+            .replace("{incident_id}", &incident)
+            .replace("{user}", &user.id)
+            .replace("{from}", &user.id);
+        assert!(!path.contains('{'), "{}: {path}", entry.name);
+        let body = (&**method != "GET").then(|| json!({}));
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        let (status, answer) = tenant.call(method, &path, &auth, body).await;
+        let unknown = answer.to_string().contains("the simulated tenant has no");
+        assert!(!unknown && status.as_u16() != 401, "{} {path}: {status} {answer}", entry.name);
+        served += 1;
+    }
+    assert!(served > 20, "{served}");
+}
