@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use super::conn::{self, Conn, refuse};
 use super::native::{Answer, Attempt, Got};
 use super::wire::{self, Stage};
-use super::{pending as request, redact};
-use crate::catalog::{Action, Catalog, ConnectionKind, Effect, Type};
+use super::{pages, redact, request};
+use crate::catalog::{Action, Catalog, ConnectionKind, Effect, Paging, Type};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::engine::{Call, Outcome, Purpose};
@@ -25,7 +25,7 @@ use crate::id::{self, RunId};
 use crate::value::{Map, Value};
 
 /// The time limit of a read that no step made.
-const FETCH: Duration = Duration::from_secs(120);
+pub(super) const FETCH: Duration = Duration::from_secs(120);
 /// The most answers kept for reuse, and reads in flight whose answers may be shared.
 const KEPT: usize = 4096;
 
@@ -93,7 +93,7 @@ impl Client {
     }
 
     /// Reads for pollers and for look-ups of protected assets; always asks afresh. Refuses every action whose effect is
-    /// not `read`.
+    /// not `read`. A list is read to its end, over all its pages, unless the caller gives `skip` and so pages by itself.
     pub fn fetch(&self, connection: &str, action: &str, inputs: Map) -> BoxFuture<'static, Result<Value, Outcome>> {
         let inner = Arc::clone(&self.inner);
         let found = inner
@@ -112,7 +112,15 @@ impl Client {
             }
             let conn = inner.conn(&connection, &action)?;
             let attempt = inner.attempt_of(conn, &action, inputs.clone(), String::new());
-            let done = AssertUnwindSafe(run(attempt, FETCH)).catch_unwind().await.unwrap_or_else(|_| crashed());
+            let whole = action.native.is_none() && action.paging != Paging::None && !inputs.contains_key("skip");
+            let work = async {
+                if whole {
+                    Arc::new(Done { got: pages::all(&attempt).await, took: Duration::ZERO })
+                } else {
+                    run(attempt, FETCH).await
+                }
+            };
+            let done = AssertUnwindSafe(Box::pin(work)).catch_unwind().await.unwrap_or_else(|_| crashed());
             match &done.got {
                 Ok(answer) => inner.typed(&action, &action.output, answer, &inputs),
                 Err((outcome, _)) => Err(outcome.clone()),

@@ -10,8 +10,10 @@ mod conn;
 pub mod entity;
 pub mod mail;
 mod native;
-mod pending;
+mod pages;
 pub mod rate;
+#[cfg(test)]
+mod read_tests;
 mod redact;
 pub mod request;
 pub mod teams;

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use reqwest::Method;
+use reqwest::header::{HeaderName, HeaderValue};
 use serde_json::{Value as Json, json};
 
 use super::conn::{Conn, Outgoing, Raw, refuse};
+use super::request::{self, Request};
 use super::wire::{self, Stage};
-use super::{mail, pending as request, teams, web};
+use super::{mail, teams, web};
 use crate::catalog::{Action, Catalog};
 use crate::clock::Clock;
 use crate::engine::Outcome;
@@ -58,32 +60,46 @@ impl Attempt {
 
     /// One request of the catalogue, answered in JSON.
     async fn plain(&self, action: &Action, inputs: &Map) -> Got {
-        let built =
-            request::build(action, inputs, &self.tag).map_err(|bad| bare(refuse("bad_input", bad.to_string())))?;
-        let method = Method::try_from(&*built.method)
-            .map_err(|_| bare(refuse("bad_input", format!("{} has no method that HTTP knows", action.name))))?;
-        let url = self.conn.url(&built.path).map_err(bare)?;
-        let mut out = Outgoing::json(method, url, built.body.as_ref());
-        for (name, value) in &built.headers {
-            let pair =
-                (reqwest::header::HeaderName::try_from(&**name), reqwest::header::HeaderValue::try_from(&**value));
-            let (Ok(name), Ok(value)) = pair else {
-                return Err(bare(refuse("bad_input", format!("the header {name} can't be sent"))));
-            };
-            out.headers.insert(name, value);
-        }
-        let raw =
-            self.conn.exchange(&out, &action.rate_class, wire::cap(action.effect), &self.stage).await.map_err(bare)?;
-        self.decode(raw).await
+        let request = self.built(action, inputs).map_err(bare)?;
+        let out = self.outgoing(&request).map_err(bare)?;
+        self.page(action, &out).await
     }
 
-    async fn decode(&self, raw: Raw) -> Got {
-        if !raw.is_success() {
+    pub(super) fn built(&self, action: &Action, inputs: &Map) -> Result<Request, Outcome> {
+        request::build(action, inputs, &self.tag).map_err(|bad| refuse("bad_input", bad.to_string()))
+    }
+
+    pub(super) fn outgoing(&self, request: &Request) -> Result<Outgoing, Outcome> {
+        let bad = |what: &str| refuse("bad_input", format!("{}: {what} can't be sent", self.action.name));
+        let method = Method::try_from(&*request.method).map_err(|_| bad("its method"))?;
+        let path = request.path.split('?').next().unwrap_or("");
+        // Inputs are checked by shape before they enter a path; dots would still lead elsewhere without a trace.
+        if path.split('/').any(|segment| matches!(segment, "." | "..")) {
+            return Err(bad("a path with dots for segments"));
+        }
+        let mut out = Outgoing::json(method, self.conn.url(&request.path)?, request.body.as_ref());
+        for (name, value) in &request.headers {
+            let name = HeaderName::try_from(&**name).map_err(|_| bad("the name of a header"))?;
+            out.headers.insert(name, HeaderValue::try_from(&**value).map_err(|_| bad("the value of a header"))?);
+        }
+        Ok(out)
+    }
+
+    /// Sends one request of an action and decodes its answer.
+    pub(super) async fn page(&self, action: &Action, out: &Outgoing) -> Got {
+        let cap = wire::cap(action.effect);
+        let raw = self.conn.exchange(out, &action.rate_class, cap, &self.stage).await.map_err(bare)?;
+        self.decode(action, raw).await
+    }
+
+    async fn decode(&self, action: &Action, raw: Raw) -> Got {
+        if !request::is_answer(action, raw.status) {
             return Err((raw.failed(&self.clock), raw.body));
         }
         let Raw { status, body, .. } = raw;
-        if body.iter().all(u8::is_ascii_whitespace) {
-            return Ok(Answer { status, json: Json::Null, body: Vec::new() });
+        let empty = body.iter().all(u8::is_ascii_whitespace);
+        if empty || !(200..300).contains(&status) {
+            return Ok(Answer { status, json: Json::Null, body });
         }
         // A large answer takes long to parse; the other runs go on meanwhile.
         let (json, body) = if body.len() > 1 << 20 {

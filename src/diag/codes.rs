@@ -2,7 +2,13 @@
 //!
 //! A code never changes its meaning. The tables are kept by the layer that raises the code.
 
+mod actions;
+mod conditions;
+mod safety;
+mod scope;
 mod shape;
+mod templates;
+mod types;
 mod yaml;
 
 /// What is known about one code.
@@ -17,8 +23,21 @@ pub struct Page {
     pub example: &'static str,
 }
 
+const fn page_of(code: &'static str, title: &'static str, text: &'static str, example: &'static str) -> Page {
+    Page { code, title, text, example }
+}
+
 /// All pages, by layer. A layer with codes of its own adds its table here.
-const TABLES: &[&[Page]] = &[yaml::PAGES, shape::PAGES];
+const TABLES: &[&[Page]] = &[
+    yaml::PAGES,
+    shape::PAGES,
+    scope::PAGES,
+    types::PAGES,
+    conditions::PAGES,
+    templates::PAGES,
+    actions::PAGES,
+    safety::PAGES,
+];
 
 /// Every page, in the order of the codes.
 pub fn pages() -> impl Iterator<Item = &'static Page> {

@@ -22,10 +22,10 @@ const MAX_EACH: usize = 2;
 /// Size of one compiled pattern, in bytes.
 const MAX_REGEX: usize = 256 * 1024;
 
-/// Depth that the crate's parser takes on any thread's stack; it uses some 30 KiB a level without optimisation.
-const SHALLOW: usize = 12;
+/// Depth that the crate's parser takes on any thread's stack; it uses a good part of 200 KiB a level without optimisation.
+const SHALLOW: usize = 4;
 /// Stack for a deeper text, in bytes.
-const STACK: usize = 16 * 1024 * 1024;
+const STACK: usize = 64 * 1024 * 1024;
 
 /// Parses a text into a tree, or says what is wrong with it.
 pub(super) fn parse(text: &str) -> Result<Node, Vec<Fault>> {

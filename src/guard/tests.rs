@@ -1,6 +1,7 @@
 //! The guard as the worker meets it: every rule, and the order among them.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use super::*;
 use crate::catalog::{Catalog, Type};
@@ -29,7 +30,8 @@ fn asker() -> Asker {
 }
 
 fn call(action: &str, target: Option<(&str, &str)>) -> Call {
-    let action = Arc::clone(Catalog::builtin().unwrap().action(action).unwrap());
+    static CATALOG: LazyLock<Catalog> = LazyLock::new(|| Catalog::builtin().unwrap());
+    let action = Arc::clone(CATALOG.action(action).unwrap());
     let target = target.map(|(kind, id)| Target { kind: kind.into(), id: id.into() });
     Call {
         path: "/isolation".into(),

@@ -1,8 +1,92 @@
-//! Routes without a handler: to be generated from the catalogue.
+//! Routes of the catalogue that have no handler of their own: each is answered with a sample of its output type, so that
+//! an action that was only declared can be tried at once.
+
+use serde_json::{Map, Value as Json, json};
 
 use super::auth::Service;
 use super::call::{Answer, Call};
+use crate::catalog::{Action, Catalog, ConnectionKind, Paging, Type};
 
-pub(super) fn answer(_call: &Call, _service: Service) -> Option<Answer> {
-    None
+/// The sample for the first action whose method and path fit; `None` where no action does.
+pub(super) fn answer(catalog: &Catalog, call: &Call, service: Service, rest: &[&str]) -> Option<Answer> {
+    let kind = match service {
+        Service::Mde => ConnectionKind::Mde,
+        Service::Graph => ConnectionKind::Graph,
+        Service::CloudApps => ConnectionKind::CloudApps,
+    };
+    let action = catalog.actions.values().find(|action| {
+        ConnectionKind::serving(action.connector()) == Some(kind)
+            && action.method.as_deref() == Some(call.method.as_str())
+            && action.path.as_deref().is_some_and(|path| fits(path, rest))
+    })?;
+    Some(sample_of(action))
+}
+
+/// Whether the end of a declared path (`/api/alerts/{alert_id}`) is this path; what comes before it is the version.
+fn fits(declared: &str, rest: &[&str]) -> bool {
+    let parts: Vec<&str> = declared.split('/').filter(|part| !part.is_empty()).collect();
+    let version = parts.iter().take_while(|part| **part == "api" || **part == "v1" || **part == "v1.0").count();
+    let parts = parts.get(version..).unwrap_or_default();
+    parts.len() == rest.len() && parts.iter().zip(rest).all(|(want, have)| want.starts_with('{') || want == have)
+}
+
+fn sample_of(action: &Action) -> Answer {
+    let body = sample(&action.output, 0);
+    let status = if action.method.as_deref() == Some("GET") { 200 } else { 201 };
+    match (&action.output, action.paging) {
+        (Type::List(_), Paging::HasNext) => Answer::new(200, json!({"data": body, "hasNext": false})),
+        (Type::List(_), _) => Answer::new(200, json!({"value": body})),
+        _ => Answer::new(status, body),
+    }
+}
+
+/// One value of a type; the same one each time.
+fn sample(ty: &Type, depth: u8) -> Json {
+    if depth > 6 {
+        return Json::Null;
+    }
+    match ty {
+        Type::Bool => json!(true),
+        Type::Int => json!(1),
+        Type::Number => json!(1.5),
+        Type::Any | Type::String => json!("sample"),
+        Type::Datetime => json!("2026-11-20T07:20:00Z"),
+        Type::Duration => json!("PT1H"),
+        Type::Enum(words) => json!(words.values.first().map(|word| word.to_string())),
+        Type::List(item) => json!([sample(item, depth + 1)]),
+        Type::Map(value) => json!({"sample": sample(value, depth + 1)}),
+        Type::Object(object) => Json::Object(
+            object
+                .fields
+                .iter()
+                .map(|(key, field)| (key.to_string(), sample(&field.ty, depth + 1)))
+                .collect::<Map<_, _>>(),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_fit_below_their_version_and_not_beside_it() {
+        assert!(fits("/api/alerts/{alert_id}", &["alerts", "da1"]));
+        assert!(fits("/api/v1/alerts/{id}/", &["alerts", "691f"]));
+        assert!(!fits("/api/alerts/{alert_id}", &["alerts"]));
+        assert!(!fits("/v1.0/users/{user}", &["groups", "x"]));
+    }
+
+    #[test]
+    fn a_declared_action_without_a_handler_gets_a_sample_of_its_output() {
+        let mut catalog = Catalog::builtin().unwrap();
+        let mut action = Action::clone(catalog.action("mde.get_machine").unwrap());
+        action.path = Some("/api/machines/{machine_id}/weather".into());
+        action.output =
+            Type::object("Weather", [("rain", Type::Bool, false), ("degrees", Type::list(Type::Int), true)]);
+        catalog.actions.insert("mde.get_weather".into(), action.into());
+        let call = Call { method: "GET".into(), ..Call::default() };
+        let answer = answer(&catalog, &call, Service::Mde, &["machines", "x", "weather"]).unwrap();
+        assert_eq!(answer.body, Some(json!({"rain": true, "degrees": [1]})));
+    }
 }

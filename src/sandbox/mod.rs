@@ -7,6 +7,7 @@
 mod auth;
 mod call;
 mod cloud;
+mod demo;
 mod faults;
 mod generic;
 mod graph;
@@ -33,11 +34,13 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 pub use auth::{API_TOKEN, CLIENT_ID, CLIENT_SECRET, CLIENT_WITHOUT_ROLES};
+pub use demo::{SHIPPED, demo_config};
 pub use faults::Faults;
 pub use ledger::{DEMO_FLOWS, Entry, Ledger};
 pub use state::World;
 pub use world::{Alert, Device, Plan, Replies, Risk, Source, TENANT, TRAVEL, User};
 
+use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::error::Error;
 
@@ -118,7 +121,7 @@ impl Sandbox {
             throttles: options.throttles,
         };
         let plan = Plan::generate(options.seed, options.alerts, options.offline, options.start);
-        let world = Arc::new(World::new(plan, settings, options.faults, clock));
+        let world = Arc::new(World::new(plan, settings, options.faults, clock, Catalog::builtin()?));
         let (http_listener, http) = bind(options.http).await?;
         let (smtp_listener, smtp) = bind(options.smtp).await?;
         let tasks = vec![

@@ -137,7 +137,7 @@ fn tokens(text: &str) -> Result<Vec<String>, String> {
     let mut chars = text.chars().peekable();
     while let Some(&c) = chars.peek() {
         match c {
-            ' ' | '\t' | '+' => {
+            ' ' | '\t' => {
                 chars.next();
             }
             '(' | ')' => {
@@ -218,7 +218,7 @@ mod tests {
         let holds = |text: &str| Filter::parse(text, &FIELDS).unwrap().matches(&item);
         assert!(holds("alertCreationTime ge 2026-11-20T07:20:00.1Z"));
         assert!(!holds("alertCreationTime gt 2026-11-20T07:20:00.1Z"));
-        assert!(holds("alertCreationTime+ge+2026-11-20T07:20:00Z and severity eq 'High'"));
+        assert!(holds("alertCreationTime ge 2026-11-20T07:20:00Z and severity eq 'High'"));
         assert!(holds("(severity eq 'Low' or severity eq 'High') and incidentId eq 7"));
         assert!(!holds("severity eq 'high'"));
     }

@@ -33,7 +33,7 @@ pub(super) fn answer(world: &World, call: &Call) -> Answer {
         Service::Graph => graph::answer(world, state, call, rest),
         Service::CloudApps => cloud::answer(world, state, call, rest),
     };
-    stateful.or_else(|| generic::answer(call, service)).unwrap_or_else(|| unknown(call))
+    stateful.or_else(|| generic::answer(&world.catalog, call, service, rest)).unwrap_or_else(|| unknown(call))
 }
 
 /// The service and the path below its version. Each is also mounted below a name of its own (`/mde`, `/graph`, `/mdca`),

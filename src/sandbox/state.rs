@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 use super::Settings;
 use super::faults::{Faults, Throttle};
 use super::world::Plan;
+use crate::catalog::Catalog;
 use crate::clock::Clock;
 
 /// The tenant: the plan, and its state behind one lock that no handler holds across a wait.
@@ -17,6 +18,8 @@ pub struct World {
     pub plan: Plan,
     pub(super) settings: Settings,
     pub(super) clock: Clock,
+    /// Its routes are served by sample where nothing else serves them.
+    pub(super) catalog: Catalog,
     /// Alerts by every id that they have: their own, Graph's, their risk detection's.
     pub(super) alert_ids: HashMap<String, usize>,
     /// Devices by id and by name.
@@ -122,7 +125,7 @@ impl Marks {
 }
 
 impl World {
-    pub(super) fn new(plan: Plan, settings: Settings, faults: Faults, clock: Clock) -> Self {
+    pub(super) fn new(plan: Plan, settings: Settings, faults: Faults, clock: Clock, catalog: Catalog) -> Self {
         let mut alert_ids = HashMap::new();
         for (index, alert) in plan.alerts.iter().enumerate() {
             alert_ids.insert(alert.id.clone(), index);
@@ -137,7 +140,7 @@ impl World {
         let user_ids = users.flat_map(|(i, u)| [(u.id.clone(), i), (u.upn.to_lowercase(), i)]).collect();
         let alerts = vec![AlertState::default(); plan.alerts.len()];
         let state = Mutex::new(State { alerts, faults, ..State::default() });
-        World { plan, settings, clock, alert_ids, device_ids, user_ids, state }
+        World { plan, settings, clock, catalog, alert_ids, device_ids, user_ids, state }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

@@ -1,4 +1,13 @@
 //! All integration tests, in one binary.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by ending")]
+
 mod cases;
 mod cel;
+mod codes;
+mod contract;
+mod engine;
+mod sandbox;
+mod sandbox_client;
+mod shipped;
+mod smtp;

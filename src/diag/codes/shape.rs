@@ -1,10 +1,6 @@
 //! WF02: the shape of a flow.
 
-use super::Page;
-
-const fn page(code: &'static str, title: &'static str, text: &'static str, example: &'static str) -> Page {
-    Page { code, title, text, example }
-}
+use super::{Page, page_of as page};
 
 pub(super) const PAGES: &[Page] = &[
     page(

@@ -22,7 +22,7 @@ fn hold(store: &dyn Store) -> Sender<()> {
     let (entered, inside) = channel();
     let done = Box::new(move |_| {
         entered.send(()).unwrap();
-        drop(held.recv());
+        let _released = held.recv();
     });
     store.write(Batch { ops: vec![], urgent: true, done: Some(done) });
     inside.recv().unwrap();

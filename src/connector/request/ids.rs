@@ -1,0 +1,183 @@
+//! Ids in every form that people have: bare, with the prefix of another API, or inside a portal's address. What comes out is
+//! what the service wants, by shape; anything else is refused, so that no `../` ever reaches a path.
+
+/// The id that the service wants, in its own spelling.
+pub fn normal(form: &str, text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.len() > 512 || text.chars().any(char::is_control) {
+        return Err("it is too long for an id, or holds control characters".into());
+    }
+    let shape: fn(&str) -> Option<String> = match form {
+        "machine" => machine,
+        "mde_alert" => mde_alert,
+        "graph_alert" => graph_alert,
+        "cloud_alert" => cloud_alert,
+        "incident" => incident,
+        "guid" => guid,
+        "user" => user,
+        _ => return Err(format!("there is no id form {form}")),
+    };
+    let found = match text.starts_with("https://") {
+        // The first part of a portal's address that has the shape is the id.
+        true => text.split(['/', '?', '#', '&', '=']).skip(3).find_map(shape),
+        false => shape(text),
+    };
+    found.ok_or_else(|| refusal(form, text))
+}
+
+/// A mail address that can't break out of a header or a list.
+pub fn address(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let bad = |c: char| c.is_control() || c.is_whitespace() || "<>,;:\"()[]\\".contains(c);
+    match text.split_once('@') {
+        Some((local, domain))
+            if !local.is_empty() && !domain.is_empty() && !text.contains(bad) && text.len() <= 320 =>
+        {
+            Ok(text.to_owned())
+        }
+        _ => Err(format!("{} is no mail address", quoted(text))),
+    }
+}
+
+fn refusal(form: &str, text: &str) -> String {
+    let want = match form {
+        "machine" => "a device's id: 40 hex digits",
+        "mde_alert" if graph_alert(text).is_some() => {
+            return format!("{} is an alert of another product; use xdr.get_alert and its like", quoted(text));
+        }
+        "mde_alert" => "an alert of Defender for Endpoint, such as da637472900382838869_1364969609",
+        "graph_alert" => "an alert's id: two letters that name the product, and the rest",
+        "cloud_alert" if graph_alert(text).is_some() => {
+            return format!("{} is an alert of another API; Defender for Cloud Apps wants 24 hex digits", quoted(text));
+        }
+        "cloud_alert" => "an alert of Defender for Cloud Apps: 24 hex digits",
+        "incident" => "an incident's number",
+        "guid" => "an id of the form 5382f7ea-7557-4ab7-9782-d50480024a4e",
+        _ => "a user's object id or user principal name",
+    };
+    format!("{} is not {want}", quoted(text))
+}
+
+fn quoted(text: &str) -> String {
+    format!("{:?}", text.chars().take(80).collect::<String>())
+}
+
+fn is_hex(text: &str, length: usize) -> bool {
+    text.len() == length && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+fn machine(text: &str) -> Option<String> {
+    is_hex(text, 40).then(|| text.to_ascii_lowercase())
+}
+
+fn cloud_alert(text: &str) -> Option<String> {
+    let bare = text.strip_prefix("ca").filter(|rest| rest.len() == 24).unwrap_or(text);
+    is_hex(bare, 24).then(|| bare.to_ascii_lowercase())
+}
+
+fn guid(text: &str) -> Option<String> {
+    let mut parts = text.split('-');
+    let fits = [8, 4, 4, 4, 12].iter().all(|length| parts.next().is_some_and(|part| is_hex(part, *length)));
+    (fits && parts.next().is_none()).then(|| text.to_ascii_lowercase())
+}
+
+fn incident(text: &str) -> Option<String> {
+    (!text.is_empty() && text.len() <= 19 && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.to_owned())
+}
+
+/// `da` or `ed`, ticks or a GUID, an underscore and a signed number. Old ids have no prefix.
+fn mde_alert(text: &str) -> Option<String> {
+    let bare = text.strip_prefix("da").or_else(|| text.strip_prefix("ed")).unwrap_or(text);
+    let (head, tail) = bare.split_once('_')?;
+    let digits = tail.strip_prefix('-').unwrap_or(tail);
+    let head_fits = !head.is_empty() && head.len() <= 40 && head.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+    let tail_fits = !digits.is_empty() && digits.len() <= 20 && digits.bytes().all(|b| b.is_ascii_digit());
+    (head_fits && tail_fits).then(|| text.to_owned())
+}
+
+/// Prefixes by which Microsoft Graph tells the products apart.
+const PREFIXES: [&str; 14] = ["aa", "ad", "ca", "da", "dc", "dl", "ea", "ed", "fa", "ir", "ma", "ra", "ri", "rm"];
+const NEWER: [&str; 2] = ["sn", "ta"];
+
+fn graph_alert(text: &str) -> Option<String> {
+    let safe = |rest: &str| {
+        (8..=128).contains(&rest.len()) && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    if is_hex(text, 24) {
+        // An id of Defender for Cloud Apps, which Graph knows with its prefix.
+        return Some(format!("ca{}", text.to_ascii_lowercase()));
+    }
+    if text.bytes().next().is_some_and(|b| b.is_ascii_digit()) && mde_alert(text).is_some() {
+        return Some(format!("da{text}"));
+    }
+    let prefixed = PREFIXES.iter().chain(&NEWER).any(|prefix| text.strip_prefix(prefix).is_some_and(safe));
+    (prefixed && text.bytes().any(|b| b.is_ascii_digit())).then(|| text.to_owned())
+}
+
+fn user(text: &str) -> Option<String> {
+    if let Some(id) = guid(text) {
+        return Some(id);
+    }
+    let (local, domain) = text.split_once('@')?;
+    let local_fits = !local.is_empty()
+        && !local.chars().all(|c| c == '.')
+        && local.chars().all(|c| c.is_alphanumeric() || "'.-_!#^~+&*$=`{|}".contains(c));
+    let domain_fits = domain.contains(|c: char| c.is_alphanumeric())
+        && !domain.contains("..")
+        && domain.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
+    (local_fits && domain_fits && text.len() <= 256).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_of_an_id_comes_out_as_the_service_wants_it() {
+        let machine = "1E5BC9D7E413DDD7902C2932E418702B84D0CC07";
+        let page = format!("https://security.microsoft.com/machines/v2/{machine}/overview?tid=1");
+        for (form, given, want) in [
+            ("machine", machine, "1e5bc9d7e413ddd7902c2932e418702b84d0cc07"),
+            ("machine", page.as_str(), "1e5bc9d7e413ddd7902c2932e418702b84d0cc07"),
+            ("mde_alert", " da637472900382838869_-1364969609 ", "da637472900382838869_-1364969609"),
+            ("mde_alert", "637472900382838869_1", "637472900382838869_1"),
+            (
+                "mde_alert",
+                "https://security.microsoft.com/alerts/da637472900382838869_1?tid=a",
+                "da637472900382838869_1",
+            ),
+            ("graph_alert", "637472900382838869_1", "da637472900382838869_1"),
+            ("graph_alert", "691f0c3caf7417985bbf3b22", "ca691f0c3caf7417985bbf3b22"),
+            ("graph_alert", "ca3f0b2a61-7c1d-5e44-9b20-8d7f1e6a2c35", "ca3f0b2a61-7c1d-5e44-9b20-8d7f1e6a2c35"),
+            ("cloud_alert", "ca691f0c3caf7417985bbf3b22", "691f0c3caf7417985bbf3b22"),
+            (
+                "cloud_alert",
+                "https://contoso.us2.portal.cloudappsecurity.com/#/alerts/691F0C3CAF7417985BBF3B22",
+                "691f0c3caf7417985bbf3b22",
+            ),
+            ("incident", "https://security.microsoft.com/incident2/4182/overview", "4182"),
+            ("user", "guest_example.org#EXT#@contoso.example", "guest_example.org#EXT#@contoso.example"),
+        ] {
+            assert_eq!(normal(form, given).as_deref(), Ok(want), "{form} {given}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_id_is_refused_by_shape() {
+        for form in ["machine", "mde_alert", "graph_alert", "cloud_alert", "incident", "guid", "user"] {
+            for hostile in ["../../x", "", "a/b", "x'y or 1 eq 1", "..", "%2e%2e", "a\nb", "..@..", "https://a/../.."] {
+                assert!(normal(form, hostile).is_err(), "{form} {hostile}");
+            }
+        }
+        let other = normal("mde_alert", "ca3f0b2a61-7c1d-5e44-9b20-8d7f1e6a2c35").unwrap_err();
+        assert!(other.contains("xdr.get_alert"), "{other}");
+    }
+
+    #[test]
+    fn addresses_hold_no_second_address() {
+        assert_eq!(address(" soc@contoso.example ").as_deref(), Ok("soc@contoso.example"));
+        for hostile in ["a@b.example, c@d.example", "a@b\r\nBcc: c@d", "nobody", "@b", "<a@b>"] {
+            assert!(address(hostile).is_err(), "{hostile}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! WF07: actions, triggers and connections.
+
+use super::{Page, page_of as page};
+
+pub(super) const PAGES: &[Page] = &[
+    page(
+        "WF0701",
+        "an unknown action",
+        "The catalogue has no such action. `watchfloor actions list` shows them all.",
+        "",
+    ),
+    page(
+        "WF0702",
+        "an unknown trigger",
+        "The catalogue has no such trigger type. `watchfloor triggers list` shows them all.",
+        "",
+    ),
+    page(
+        "WF0703",
+        "an option of another trigger",
+        "The key belongs to another trigger type, or has none of the values that this one knows.",
+        "",
+    ),
+    page(
+        "WF0704",
+        "a schedule that makes no sense",
+        "A schedule has `cron:` (five fields, with an IANA `timezone:`) or `every:` (at least a second), not both.",
+        "trigger: { type: schedule, cron: \"15 6 * * *\", timezone: Europe/Paris }",
+    ),
+    page("WF0705", "an unknown connection", "The configuration has no connection of this name.", ""),
+    page(
+        "WF0706",
+        "a connection of another kind",
+        "The connection cannot serve this action or trigger, or none is used at all.",
+        "",
+    ),
+    page(
+        "WF0707",
+        "which connection",
+        "No connection can serve this, or several can. With exactly one, `connection:` may be left out.",
+        "",
+    ),
+    page(
+        "WF0708",
+        "an unknown flow",
+        "`call:` names a flow of this installation by what stands after its `flow:`.",
+        "",
+    ),
+    page(
+        "WF0709",
+        "calls in a circle",
+        "A called flow is part of the run that calls it, so that calls have an end: no flow calls itself, and nesting is bounded.",
+        "",
+    ),
+    page(
+        "WF0710",
+        "a flow that cannot be called",
+        "The called flow has errors of its own, or is started by events that a call does not have.",
+        "",
+    ),
+    page(
+        "WF0711",
+        "nothing to confirm",
+        "`confirm:` follows an action that the service carries out later; others are done when they are answered.",
+        "",
+    ),
+    page(
+        "WF0712",
+        "an effect in a race",
+        "In `join: any` the branches that lose are cut off; what they had sent stays sent. Only reads may race.",
+        "",
+    ),
+    page(
+        "WF0713",
+        "a retry that makes no sense",
+        "The pauses are in the wrong order, or what is tried again is neither a status nor a known class.",
+        "retry: { max: 4, first: 1s, cap: 1m, on: [429, 5xx] }",
+    ),
+    page(
+        "WF0714",
+        "an unknown webhook",
+        "A webhook trigger has a `name:` that stands under `webhooks:` of the configuration.",
+        "",
+    ),
+    page(
+        "WF0720",
+        "not in this version",
+        "The step parses and is checked, and this version cannot run it yet. It is refused when the flow is loaded, not in the middle of a run.",
+        "",
+    ),
+];

@@ -1,0 +1,247 @@
+//! A second host of the engine, without our journal: a keyed object that takes a message, applies it, keeps its state
+//! as text, and turns each command into a message. Time is virtual: it moves only when nothing else is left.
+//!
+//! Between any two messages nothing of a run is in memory but that text, so every message is also a crash test.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use watchfloor::catalog::{Catalog, ConnectionKind};
+use watchfloor::check::{CheckedFlow, World, check};
+use watchfloor::diag::{Source, render};
+use watchfloor::engine::{Call, Command, Finish, Input, InputKind, Outcome, Purpose, RunState, Seed, Verdict, apply};
+use watchfloor::id::{OpId, RunId};
+use watchfloor::value::{Map, Value};
+
+pub(crate) const START: &str = "2026-11-20T08:00:00Z";
+
+/// The tenant that a test scripts: an outcome for each call, by how often that action was called before.
+pub(crate) type Tenant<'a> = dyn FnMut(&Call, usize) -> Outcome + 'a;
+
+pub(crate) fn flow(text: &str) -> CheckedFlow {
+    try_flow(text).unwrap_or_else(|found| panic!("{found}"))
+}
+
+fn try_flow(text: &str) -> Result<CheckedFlow, String> {
+    let catalog = Catalog::builtin().unwrap();
+    let connections = [
+        ("mde", ConnectionKind::Mde),
+        ("graph", ConnectionKind::Graph),
+        ("mdca", ConnectionKind::CloudApps),
+        ("mail", ConnectionKind::Email),
+        ("soc-triage", ConnectionKind::Teams),
+        ("web", ConnectionKind::Http),
+    ];
+    let connections = BTreeMap::from(connections.map(|(name, kind)| (Arc::from(name), kind)));
+    let called = |name: &str| {
+        let text = "flow: double\ntrigger: { type: manual }\ninputs: { n: int }\nsteps: [ { set: { twice: inputs.n * 2 } } ]\noutputs: { twice: \"{{ twice }}\" }\n";
+        (name == "double").then(|| Source::new("double.yaml", text))
+    };
+    let world = World {
+        catalog: &catalog,
+        connections: Some(&connections),
+        webhooks: None,
+        include: &|_| Err("no files here".into()),
+        called: &called,
+    };
+    let (flow, found) = check(&Source::new("test.yaml", text), &world, true);
+    flow.ok_or_else(|| render(&found, false))
+}
+
+/// What a run did, for asserts.
+#[derive(Debug, Default)]
+pub(crate) struct Story {
+    /// `action` of every main call and `look:action` or `confirm:action` of the others, in order.
+    pub(crate) calls: Vec<String>,
+    pub(crate) inputs: Vec<Map>,
+    pub(crate) finish: Option<Finish>,
+    pub(crate) parked: Option<(bool, String)>,
+    pub(crate) effects: BTreeMap<String, u64>,
+    pub(crate) ended: Option<Timestamp>,
+    /// Every message with the commands that it gave, to compare two executions.
+    pub(crate) transcript: Vec<String>,
+}
+
+impl Story {
+    pub(crate) fn status(&self) -> String {
+        self.finish.as_ref().map_or("open".into(), |finish| format!("{:?}", finish.status).to_lowercase())
+    }
+
+    pub(crate) fn input(&self, action: &str, name: &str) -> String {
+        let at = self
+            .calls
+            .iter()
+            .position(|call| call == action)
+            .unwrap_or_else(|| panic!("no {action}: {:?}", self.calls));
+        self.inputs[at].get(name).map_or("absent".into(), |value| match value.as_str() {
+            Some(text) => text.to_owned(),
+            None => value.to_json().to_string(),
+        })
+    }
+}
+
+/// How a test disturbs the run.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Trouble {
+    /// Every message comes twice.
+    pub(crate) twice: bool,
+    /// Of messages that wait together the last comes first.
+    pub(crate) reversed: bool,
+}
+
+pub(crate) struct Host<'a> {
+    flow: &'a CheckedFlow,
+    state: String,
+    now: Timestamp,
+    messages: VecDeque<InputKind>,
+    timers: BTreeSet<(Timestamp, OpId)>,
+    claimed: BTreeSet<Arc<str>>,
+    counts: BTreeMap<String, usize>,
+    verdict: Verdict,
+    trouble: Trouble,
+    story: Story,
+}
+
+impl<'a> Host<'a> {
+    pub(crate) fn new(flow: &'a CheckedFlow, trigger: Value) -> Self {
+        let now: Timestamp = START.parse().unwrap();
+        let seed = Seed { run: RunId::new(now, "test", "1"), trigger, inputs: Value::empty(), accepted: now };
+        Host {
+            flow,
+            state: serde_json::to_string(&RunState::new(seed)).unwrap(),
+            now,
+            messages: VecDeque::from([InputKind::Started { url: None }]),
+            timers: BTreeSet::new(),
+            claimed: BTreeSet::new(),
+            counts: BTreeMap::new(),
+            verdict: Verdict::Go,
+            trouble: Trouble::default(),
+            story: Story::default(),
+        }
+    }
+
+    pub(crate) fn verdict(mut self, verdict: Verdict) -> Self {
+        self.verdict = verdict;
+        self
+    }
+
+    pub(crate) fn trouble(mut self, trouble: Trouble) -> Self {
+        self.trouble = trouble;
+        self
+    }
+
+    pub(crate) fn claimed(mut self, key: &str) -> Self {
+        self.claimed.insert(key.into());
+        self
+    }
+
+    /// Runs until it ends or only a person can go on.
+    pub(crate) fn run(mut self, tenant: &mut Tenant<'_>) -> Story {
+        for _ in 0..100_000 {
+            let next = if self.trouble.reversed { self.messages.pop_back() } else { self.messages.pop_front() };
+            let message = match next {
+                Some(message) => message,
+                None => match self.timers.pop_first() {
+                    Some((at, op)) => {
+                        self.now = self.now.max(at);
+                        InputKind::Fired { op }
+                    }
+                    None => return self.story,
+                },
+            };
+            let again = self.trouble.twice.then(|| message.clone());
+            self.take(message, tenant);
+            if let Some(message) = again {
+                self.take(message, tenant);
+            }
+        }
+        panic!("the run does not end");
+    }
+
+    fn take(&mut self, kind: InputKind, tenant: &mut Tenant<'_>) {
+        let mut state: RunState = serde_json::from_str(&self.state).unwrap();
+        let shown = format!("{kind:?}");
+        let commands = apply(self.flow, &mut state, Input { at: self.now, kind });
+        self.state = serde_json::to_string(&state).unwrap();
+        self.story.effects = state.effects;
+        let commands_shown: Vec<String> = commands.iter().map(watchfloor::worker::turn::short).collect();
+        self.story.transcript.push(format!("{shown} -> {commands_shown:?}"));
+        for command in commands {
+            self.carry_out(command, tenant);
+        }
+    }
+
+    fn carry_out(&mut self, command: Command, tenant: &mut Tenant<'_>) {
+        match command {
+            Command::Enter { op, .. } => self.messages.push_back(InputKind::Entered { op, entered: true }),
+            Command::Lock { op, .. } => self.messages.push_back(InputKind::Locked { op }),
+            Command::Check { op, .. } => {
+                let verdict = self.verdict.clone();
+                self.messages.push_back(InputKind::Checked { op, verdict });
+            }
+            Command::Call { op, call } => {
+                let name = match call.purpose {
+                    Purpose::Main => call.action.name.to_string(),
+                    Purpose::Look => format!("look:{}", call.action.name),
+                    Purpose::Confirm => format!("confirm:{}", call.action.name),
+                };
+                let count = self.counts.entry(name.clone()).or_default();
+                let mut outcome = tenant(&call, *count);
+                if let Outcome::Done { output, .. } = &mut outcome {
+                    *output = call.keep.project(output);
+                }
+                *count += 1;
+                self.story.calls.push(name);
+                self.story.inputs.push(call.inputs.clone());
+                self.messages.push_back(InputKind::Outcome { op, outcome });
+            }
+            Command::Timer { op, at } => {
+                self.timers.insert((at, op));
+            }
+            Command::Cancel { op } => self.timers.retain(|(_, timer)| *timer != op),
+            Command::Once { op, key, .. } => {
+                let claimed = self.claimed.insert(key);
+                self.messages.push_back(InputKind::Once { op, claimed });
+            }
+            Command::OnceRelease { key } => {
+                self.claimed.remove(&key);
+            }
+            Command::Park { uncertain, reason, .. } => self.story.parked = Some((uncertain, reason)),
+            Command::Finish(finish) => {
+                assert!(self.story.finish.is_none(), "a run ends once");
+                self.story.finish = Some(finish);
+                self.story.ended = Some(self.now);
+            }
+            Command::Unlock { .. } => {}
+        }
+    }
+}
+
+pub(crate) fn done(output: serde_json::Value) -> Outcome {
+    Outcome::Done { status: 200, output: typed(&output) }
+}
+
+/// JSON to values, with text that looks like an instant as a datetime.
+fn typed(json: &serde_json::Value) -> Value {
+    match json {
+        serde_json::Value::String(text) => text.parse::<Timestamp>().map_or_else(|_| Value::str(text), Value::Datetime),
+        serde_json::Value::Array(items) => Value::list(items.iter().map(typed).collect()),
+        serde_json::Value::Object(members) => Value::object(members.iter().map(|(key, value)| (key, typed(value)))),
+        other => Value::from_json(other).unwrap(),
+    }
+}
+
+pub(crate) fn unknown() -> Outcome {
+    Outcome::Unknown { status: 0, code: "reset".into(), message: "the connection was reset".into() }
+}
+
+pub(crate) fn refused(status: u16, transient: bool) -> Outcome {
+    Outcome::Refused {
+        status,
+        code: format!("http_{status}"),
+        message: format!("answered {status}"),
+        transient,
+        retry_after_ms: None,
+    }
+}

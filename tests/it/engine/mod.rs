@@ -1,0 +1,5 @@
+//! The engine carried by a second host: what each kind of step does, and what outcomes lead to.
+
+mod host;
+mod outcomes;
+mod steps;

@@ -1,0 +1,94 @@
+//! Our own client against the simulated tenant, with the demo's configuration: what it reads is what the world is.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use watchfloor::catalog::Catalog;
+use watchfloor::clock::Clock;
+use watchfloor::connector::Client;
+use watchfloor::sandbox::{Options, Sandbox, Source, demo_config};
+use watchfloor::value::{Map, Value};
+
+struct Reader {
+    sandbox: Sandbox,
+    client: Client,
+    _folder: tempfile::TempDir,
+}
+
+impl Reader {
+    async fn new() -> Reader {
+        let clock = Clock::system();
+        let sandbox = Sandbox::start(Options::new(11, 80, clock.now()), clock.clone()).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let config = demo_config(sandbox.http_addr(), sandbox.smtp_addr(), folder.path()).unwrap();
+        let client = Client::open(&config, Arc::new(Catalog::builtin().unwrap()), clock).unwrap();
+        sandbox.feed(usize::MAX);
+        Reader { sandbox, client, _folder: folder }
+    }
+
+    async fn read(&self, connection: &str, action: &str, inputs: &[(&str, Value)]) -> Value {
+        let inputs: Map = inputs.iter().map(|(key, value)| (Arc::from(*key), value.clone())).collect();
+        self.client.fetch(connection, action, inputs).await.unwrap_or_else(|outcome| panic!("{action}: {outcome:?}"))
+    }
+}
+
+#[tokio::test]
+async fn every_mailbox_and_risk_is_read_as_it_is() {
+    let reader = Reader::new().await;
+    let world = reader.sandbox.world();
+    for user in &world.plan.users {
+        let id = [("user", Value::str(&user.id))];
+        let replies = reader.read("graph", "exchange.get_automatic_replies", &id).await;
+        assert_eq!(replies.get("active"), Some(&Value::Bool(user.replies.active)), "{:?}: {replies:?}", user.replies);
+        let risk = reader.read("graph", "entra.get_user_risk", &id).await;
+        let level = risk.get("level").and_then(Value::as_str).unwrap().to_lowercase();
+        assert_eq!(level, user.risk.wire(), "{user:?}");
+    }
+}
+
+#[tokio::test]
+async fn alerts_of_each_product_name_their_device_user_and_policy() {
+    let reader = Reader::new().await;
+    let world = reader.sandbox.world();
+    let mut kinds = BTreeMap::new();
+    for alert in &world.plan.alerts {
+        let id = [("alert_id", Value::str(&alert.id))];
+        match &alert.source {
+            Source::Endpoint { device } => {
+                let read = reader.read("mde", "mde.get_alert", &id).await;
+                let device = &world.plan.devices[*device];
+                assert_eq!(read.at(&["device", "id"]).and_then(Value::as_str), Some(device.id.as_str()));
+                assert_eq!(read.get("title").and_then(Value::as_str), Some(alert.title.as_str()));
+                *kinds.entry("mde").or_insert(0) += 1;
+            }
+            Source::CloudApps { user, policy } => {
+                let read = reader.read("mdca", "cloud_apps.get_alert", &id).await;
+                let user = &world.plan.users[*user];
+                assert_eq!(read.at(&["user", "upn"]).and_then(Value::as_str), Some(user.upn.as_str()));
+                assert_eq!(read.get("policy").and_then(Value::as_str), Some(*policy));
+                *kinds.entry("mdca").or_insert(0) += 1;
+            }
+        }
+        let graph = [("alert_id", Value::str(&alert.graph_id))];
+        let read = reader.read("graph", "xdr.get_alert", &graph).await;
+        assert_eq!(read.get("id").and_then(Value::as_str), Some(alert.graph_id.as_str()));
+    }
+    assert_eq!(kinds.len(), 2);
+}
+
+#[tokio::test]
+async fn the_lists_that_pollers_read_are_understood() {
+    let reader = Reader::new().await;
+    let since = ("since", Value::Datetime("2020-01-01T00:00:00Z".parse().unwrap()));
+    for (connection, action) in [
+        ("mde", "mde.list_alerts"),
+        ("graph", "xdr.list_alerts"),
+        ("graph", "xdr.list_incidents"),
+        ("mdca", "cloud_apps.list_alerts"),
+        ("graph", "entra.list_risk_detections"),
+    ] {
+        let page = reader.read(connection, action, std::slice::from_ref(&since)).await;
+        let items = page.get("value").and_then(Value::as_list).map_or(0, <[Value]>::len);
+        assert!(items > 0, "{action}: {page:?}");
+    }
+}
