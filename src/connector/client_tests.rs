@@ -19,7 +19,7 @@ use crate::flow::model::Mode;
 use crate::value::{Map, Value};
 
 /// What the server does with one request.
-enum Act {
+pub(super) enum Act {
     Say(Vec<u8>),
     /// Closes with a reset.
     Reset,
@@ -30,13 +30,13 @@ enum Act {
 type Script = dyn Fn(&str) -> Act + Send + Sync;
 
 /// A server that answers each request by script and keeps what it was asked.
-struct Server {
-    address: SocketAddr,
+pub(super) struct Server {
+    pub(super) address: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
-    async fn start(script: impl Fn(&str) -> Act + Send + Sync + 'static) -> Self {
+    pub(super) async fn start(script: impl Fn(&str) -> Act + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -49,7 +49,7 @@ impl Server {
         Server { address, asked }
     }
 
-    fn asked(&self, what: &str) -> usize {
+    pub(super) fn asked(&self, what: &str) -> usize {
         self.asked.lock().unwrap().iter().filter(|request| request.contains(what)).count()
     }
 }
@@ -86,7 +86,7 @@ async fn serve(mut stream: TcpStream, script: Arc<Script>, seen: Arc<Mutex<Vec<S
     }
 }
 
-fn say(status: &str, headers: &str, body: &str) -> Act {
+pub(super) fn say(status: &str, headers: &str, body: &str) -> Act {
     let length = body.len();
     Act::Say(
         format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}")
@@ -94,7 +94,7 @@ fn say(status: &str, headers: &str, body: &str) -> Act {
     )
 }
 
-fn connection(kind: ConnectionKind, base_url: String, credential: Credential) -> Connection {
+pub(super) fn connection(kind: ConnectionKind, base_url: String, credential: Credential) -> Connection {
     Connection {
         name: "c".into(),
         kind,
@@ -110,7 +110,7 @@ fn connection(kind: ConnectionKind, base_url: String, credential: Credential) ->
     }
 }
 
-fn open(connection: Connection) -> Result<Client, crate::error::Error> {
+pub(super) fn open(connection: Connection) -> Result<Client, crate::error::Error> {
     let config = Config {
         store: "/nowhere".into(),
         flows: Vec::new(),
@@ -131,7 +131,7 @@ fn open(connection: Connection) -> Result<Client, crate::error::Error> {
     Client::open(&config, Arc::new(Catalog::builtin().unwrap()), Clock::system())
 }
 
-fn call(action: &str, inputs: &[(&str, Value)]) -> Call {
+pub(super) fn call(action: &str, inputs: &[(&str, Value)]) -> Call {
     let catalog = Catalog::builtin().unwrap();
     let action = Arc::clone(catalog.action(action).unwrap());
     Call {
@@ -154,7 +154,7 @@ fn web(path: &str) -> Call {
     call("http.request", &[("method", Value::str("GET")), ("path", Value::str(path))])
 }
 
-async fn ask(client: &Client, call: Call) -> Outcome {
+pub(super) async fn ask(client: &Client, call: Call) -> Outcome {
     client.go("0123456789abcdef".into(), call).await.outcome
 }
 
@@ -166,11 +166,11 @@ async fn answered(script: impl Fn(&str) -> Act + Send + Sync + 'static) -> Outco
     ask(&client, web("/x")).await
 }
 
-fn is_unknown(outcome: &Outcome, wanted: &str) -> bool {
+pub(super) fn is_unknown(outcome: &Outcome, wanted: &str) -> bool {
     matches!(outcome, Outcome::Unknown { code, .. } if code == wanted)
 }
 
-fn is_refused(outcome: &Outcome, wanted: &str) -> bool {
+pub(super) fn is_refused(outcome: &Outcome, wanted: &str) -> bool {
     matches!(outcome, Outcome::Refused { code, .. } if code == wanted)
 }
 

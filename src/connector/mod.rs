@@ -12,6 +12,8 @@ pub mod mail;
 mod native;
 mod pages;
 pub mod rate;
+#[cfg(test)]
+mod read_tests;
 mod redact;
 pub mod request;
 pub mod teams;
