@@ -40,3 +40,18 @@ fn system_now() -> Timestamp {
 pub fn stopwatch() -> std::time::Instant {
     std::time::Instant::now()
 }
+
+/// A token that nobody can guess: 64 hex digits from the randomness that the standard library takes from the system.
+pub fn secret_token() -> String {
+    use std::hash::{BuildHasher, Hasher};
+
+    use sha2::{Digest, Sha256};
+    let mut digest = Sha256::new();
+    for round in 0..4u64 {
+        let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
+        hasher.write_u64(round);
+        digest.update(hasher.finish().to_le_bytes());
+    }
+    digest.update(system_now().as_nanosecond().to_le_bytes());
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -140,7 +140,7 @@ impl Checker<'_> {
                     let message = format!("`{}` needs its parameter `{}`", entry.name, param.name);
                     let wants = super::payload::wanted(&param.ty);
                     self.error("WF0403", name.span, message)
-                        .help(format!("add `{}:` under `with:`: {wants}", param.name));
+                        .help(format!("add `{}:` under `with:`, {wants}", param.name));
                     whole = false;
                 }
                 None => {}

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::cx::Checker;
+use super::payload::shown;
 use super::program::{Block, StepKind};
 use super::scope::{Branch, Kind};
 use super::steps::{Compiled, Output};
@@ -45,7 +46,7 @@ impl Checker<'_> {
         let mut done: Vec<(Value, Block)> = Vec::with_capacity(cases.len());
         let mut ways: Vec<Branch> = Vec::with_capacity(cases.len() + 1);
         for (name, steps) in cases {
-            let value = self.case_value(name, &ty, &mut covered);
+            let value = self.case_value(name, &on.text, &ty, &mut covered);
             let block = self.next_way(&mut ways, steps);
             done.extend(value.map(|value| (value, block)));
         }
@@ -74,9 +75,9 @@ impl Checker<'_> {
         block
     }
 
-    fn case_value(&mut self, name: &Name, ty: &Type, covered: &mut BTreeSet<Arc<str>>) -> Option<Value> {
+    fn case_value(&mut self, name: &Name, on: &str, ty: &Type, covered: &mut BTreeSet<Arc<str>>) -> Option<Value> {
         let value = match ty {
-            Type::Enum(words) => Value::String(self.word(&name.text, name.span, words, "what is switched on")?),
+            Type::Enum(words) => Value::String(self.word(&name.text, name.span, words, &format!("`{}`", on.trim()))?),
             Type::Bool => name.text.parse().ok().map(Value::Bool).or_else(|| self.bad_case(name, ty))?,
             Type::Int => name.text.parse().ok().map(Value::Int).or_else(|| self.bad_case(name, ty))?,
             Type::String | Type::Any => Value::String(Arc::clone(&name.text)),
@@ -120,7 +121,8 @@ impl Checker<'_> {
         for handler in catch {
             if let Some(all) = last {
                 self.warning("WF0306", handler.span, "this handler never runs: the one before it takes every error")
-                    .note(all, "it has no `when:`");
+                    .note(all, "it has no `when:`")
+                    .help("put it before that one");
             }
             let mark = self.scope.mark();
             for way in &ways {
@@ -189,9 +191,13 @@ impl Checker<'_> {
             return self.define(name, ty, Kind::Set);
         };
         let Some(joined) = known.join(&ty) else {
-            self.error("WF0304", name.span, format!("`{}` is {known} elsewhere, and {ty} here", name.text))
-                .note(first, format!("it is {known} here"))
-                .help("give it the same type wherever it is set");
+            self.error(
+                "WF0304",
+                name.span,
+                format!("`{}` is {} elsewhere, and {} here", name.text, shown(&known), shown(&ty)),
+            )
+            .note(first, format!("it is {} here", shown(&known)))
+            .help("give it the same type wherever it is set");
             return;
         };
         if !self.scope.assignable(&name.text) {

@@ -10,6 +10,7 @@ use crate::flow::model::Name;
 
 /// Flows that call one another deeper than this were not meant.
 const MAX_DEPTH: usize = 16;
+const CYCLE_HELP: &str = "a call is part of the run that makes it; use `foreach:` or `until:` to repeat";
 
 /// The flows being checked, outermost first, and those that are done.
 #[derive(Debug, Default)]
@@ -39,8 +40,7 @@ impl Calls {
 impl Checker<'_> {
     pub(super) fn called_flow(&mut self, flow: &Name) -> Option<Arc<CheckedFlow>> {
         if let Some(cycle) = self.calls.cycle(&flow.text) {
-            self.error("WF0709", flow.span, format!("a flow can't call itself: {cycle}"))
-                .help("a call is part of the run that makes it; use `foreach:` or `until:` to repeat");
+            self.error("WF0709", flow.span, format!("a flow can't call itself: {cycle}")).help(CYCLE_HELP);
             return None;
         }
         if self.calls.stack.borrow().len() >= MAX_DEPTH {
@@ -79,7 +79,13 @@ impl Checker<'_> {
                 .help("`call:` takes the name that stands after `flow:` in another file");
             return None;
         };
-        let (called, _) = super::check_one(&source, self.world, self.calls, self.runnable);
+        let (called, found) = super::check_one(&source, self.world, self.calls, self.runnable);
+        if let Some(cycle) = found.iter().find(|it| it.code == "WF0709") {
+            // Told at every call on the way, so that no file of the cycle looks right.
+            let message = cycle.message.clone();
+            self.error("WF0709", flow.span, message).help(CYCLE_HELP);
+            return None;
+        }
         let called = called.map(Arc::new);
         self.calls.done.borrow_mut().insert(Arc::clone(&flow.text), called.clone());
         Some(called)

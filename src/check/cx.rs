@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::World;
 use super::calls::Calls;
+use super::payload::{shown, wanted};
 use super::program::{Bundle, CheckedFlow, Keep};
 use super::scope::{Kind, Scope};
-use crate::catalog::{Context, Effect, Type, roots};
+use crate::catalog::{Context, Effect, Type};
 use crate::diag::{Diagnostic, Source, Span};
 use crate::expr::{Cond, Expr, Fault, Presence, Reference, Template};
 use crate::flow::model::{Condition, Text};
@@ -87,10 +88,7 @@ impl<'a> Checker<'a> {
     /// Runs `inner` with `error.*` in scope.
     pub(super) fn with_error<T>(&mut self, inner: impl FnOnce(&mut Self) -> T) -> T {
         let before = self.scope.entry("error").map(|entry| entry.presence.clone());
-        match &before {
-            None => self.root("error", roots::error()),
-            Some(_) => self.scope.assign("error"),
-        }
+        self.scope.assign("error");
         let result = inner(self);
         self.scope.mark_presence("error", before.unwrap_or_else(no_error));
         result
@@ -119,7 +117,7 @@ impl<'a> Checker<'a> {
         if want.accepts(&expr.ty) {
             return Some(expr);
         }
-        self.error("WF0401", text.span, format!("{what} wants {want}, and this is {}", expr.ty));
+        self.error("WF0401", text.span, format!("{what} wants {}, and this is {}", wanted(want), shown(&expr.ty)));
         None
     }
 
@@ -267,8 +265,8 @@ impl<'a> Found<'a> {
     }
 }
 
-fn no_error() -> Presence {
-    Presence::Never("`error` is known only in `catch`, in the steps of `on_error` and in `on_failure`".into())
+pub(super) fn no_error() -> Presence {
+    Presence::Never("it is known only in `catch`, in the steps of `on_error` and in `on_failure`".into())
 }
 
 fn finding(source: &Arc<Source>, span: Span, fault: Fault) -> Diagnostic {

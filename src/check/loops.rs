@@ -73,7 +73,7 @@ impl Checker<'_> {
             Type::List(item) => (**item).clone(),
             Type::Any => Type::Any,
             other => {
-                let message = format!("`foreach:` wants a list, and this is {other}");
+                let message = format!("`foreach:` wants a list, and this is {}", super::payload::shown(other));
                 self.error("WF0401", list.span, message);
                 return (None, Type::Any, None);
             }
@@ -149,7 +149,7 @@ impl Checker<'_> {
             following.extend(expr.map(|expr| (Arc::clone(&name.text), expr)));
         }
         for (name, _) in carry {
-            let why = format!("`{}` is carried between the passes of an `until` only", name.text);
+            let why = "it is carried between the passes of an `until` only".to_owned();
             self.scope.mark_presence(&name.text, Presence::Never(why));
         }
         let kind = cond.map(|cond| {

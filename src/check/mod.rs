@@ -83,6 +83,7 @@ impl Checker<'_> {
         let (outputs, output_type) = self.outputs(flow);
         let (on_failure, finally) = self.endings(flow);
         self.ownerless(flow);
+        self.further_down(flow);
         let mut blocks = [root, on_failure, finally];
         blocks.iter_mut().for_each(|block| keep::give(block, &self.keeps));
         let [root, on_failure, finally] = blocks;
@@ -113,11 +114,29 @@ impl Checker<'_> {
         })
     }
 
+    /// A name that is not known at its place and defined behind it: the steps are in the wrong order.
+    fn further_down(&mut self, flow: &Flow) {
+        let trigger = flow.trigger.span;
+        for fault in self.found.iter_mut().filter(|it| it.code == "WF0311") {
+            let name = fault.message.split('`').nth(1).unwrap_or("");
+            if let Some(entry) = self.scope.steps().find(|entry| &*entry.name == name) {
+                let (line, _) = self.source.line_col(entry.span.start);
+                fault.help = Some(if fault.span.start < trigger.end && fault.span.start >= trigger.start {
+                    format!("a trigger reads `trigger.*` only: `{name}` is the step of line {line}; use an `if:` step")
+                } else {
+                    format!("`{name}` is the step of line {line}: this must stand behind it")
+                });
+            }
+        }
+    }
+
     /// The roots that every step can read.
     fn roots(&mut self, inputs: Type) {
         self.root("inputs", inputs);
         self.root("run", roots::run());
         self.root("flow", roots::flow());
+        self.root("error", roots::error());
+        self.scope.mark_presence("error", cx::no_error());
     }
 
     fn outputs(&mut self, flow: &Flow) -> (Vec<(Arc<str>, Dyn)>, Type) {
@@ -144,3 +163,6 @@ impl Checker<'_> {
         (on_failure, finally)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -86,7 +86,8 @@ impl Checker<'_> {
             Type::Int | Type::Number if ty.is_text() => Some("`{{= int(…) }}` reads an int from text".to_owned()),
             _ => None,
         };
-        self.error("WF0401", text.span, format!("{what} wants {}, and this is {ty}", wanted(want))).help_opt(help);
+        self.error("WF0401", text.span, format!("{what} wants {}, and this is {}", wanted(want), shown(&ty)))
+            .help_opt(help);
         None
     }
 
@@ -130,6 +131,7 @@ impl Checker<'_> {
         if let Some(word) = words.canonical(text.trim()) {
             return Some(Arc::clone(word));
         }
+        let what = what.strip_prefix("an item of ").unwrap_or(what);
         let help = suggestion(text, words.values.iter().map(|value| &**value)).unwrap_or_else(|| one_of(&words.values));
         self.error("WF0402", span, format!("`{text}` is not a value of {what}")).help(help);
         None
@@ -245,6 +247,19 @@ pub(super) fn wanted(want: &Type) -> String {
     }
 }
 
+/// The type of what was given, as a message names it.
+pub(super) fn shown(have: &Type) -> String {
+    match have {
+        Type::Enum(words) => format!("a value of {}", words.name),
+        Type::Object(object) if object.name.contains(' ') => object.name.to_string(),
+        Type::Object(object) => {
+            let vowel = object.name.starts_with(|c: char| "AEIOUaeiou".contains(c));
+            format!("{} {}", if vowel { "an" } else { "a" }, object.name)
+        }
+        _ => wanted(have),
+    }
+}
+
 fn one_of(words: &[Arc<str>]) -> String {
     let shown: Vec<&str> = words.iter().take(12).map(|word| &**word).collect();
     let more = if words.len() > shown.len() { ", …" } else { "" };
@@ -261,6 +276,7 @@ fn mend(given: &Payload, want: &Type) -> Option<String> {
         Payload::Bool(value, _) => value.to_string(),
         Payload::Int(value, _) => value.to_string(),
         Payload::Number(value, _) => value.to_string(),
+        Payload::List(..) if want.is_scalar() => return Some("write a single value, without brackets".to_owned()),
         Payload::List(..) | Payload::Map(..) | Payload::Text(_) => return None,
     };
     match want {

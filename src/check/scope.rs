@@ -157,6 +157,9 @@ impl Scope {
                 base
             } else if ends.iter().all(|end| **end == Presence::Always) {
                 Presence::Always
+            } else if self.entries.get(at).is_some_and(|it| it.kind == Kind::Set && it.ty.is_scalar()) {
+                // A scalar has no members, so there is no guard that could be written.
+                Presence::Never("it is not set on every way to this place; set it before, or in every branch".into())
             } else if ends.iter().all(|end| matches!(end, Presence::Never(_))) {
                 ends.first().map_or(base.clone(), |end| (*end).clone())
             } else {
@@ -241,7 +244,7 @@ impl Scope {
 
 impl TypeEnv for Scope {
     fn lookup(&self, name: &str) -> Option<Binding> {
-        if name == "steps" {
+        if name == "steps" && self.index.contains_key("run") {
             return Some(Binding { ty: self.facts_type(), presence: Presence::Always });
         }
         let entry = self.entry(name)?;
@@ -250,7 +253,8 @@ impl TypeEnv for Scope {
 
     fn names(&self) -> Vec<Arc<str>> {
         let known = self.entries.iter().filter(|entry| !matches!(entry.presence, Presence::Never(_)));
-        known.map(|entry| Arc::clone(&entry.name)).chain([Arc::from("steps")]).collect()
+        let steps = self.index.contains_key("run").then(|| Arc::from("steps"));
+        known.map(|entry| Arc::clone(&entry.name)).chain(steps).collect()
     }
 
     fn explainable(&self, id: &str) -> bool {

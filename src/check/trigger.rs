@@ -17,6 +17,8 @@ use crate::yaml::Node;
 /// Options that are part of the language and not of this version.
 const LATER_OPTIONS: [&str; 5] = ["batch", "split", "ready", "ready_timeout", "on_not_ready"];
 
+const FIELDS: &str = "it has five fields, which are minute, hour, day of month, month, day of week";
+
 impl Checker<'_> {
     /// Checks the trigger with `trigger` as the only root beside `now`; its type stays in scope.
     pub(super) fn trigger(&mut self, trigger: &Trigger, inputs: &[InputDecl]) -> Option<CheckedTrigger> {
@@ -91,8 +93,8 @@ impl Checker<'_> {
         if expr.ty.is_text() || matches!(expr.ty, Type::Int | Type::Any) {
             return Some(expr);
         }
-        self.error("WF0401", text.span, format!("{what} wants text, and this is {}", expr.ty))
-            .help("`string(…)` makes text of it");
+        self.error("WF0401", text.span, format!("{what} wants text, and this is {}", super::payload::shown(&expr.ty)))
+            .help("name one of its members, or make text of it with `string(…)`");
         None
     }
 
@@ -139,19 +141,21 @@ impl Checker<'_> {
         }
         let pattern = scalar(node).unwrap_or("").trim();
         if pattern.split_whitespace().count() != 5 && !pattern.starts_with('@') {
-            self.cron_error(node.span, pattern, "it has five fields: minute, hour, day of month, month, day of week");
+            self.cron_error(node.span, pattern, FIELDS);
             return None;
         }
         if let Err(reason) = cron::Cron::from_str(pattern) {
-            self.cron_error(node.span, pattern, &reason.to_string());
+            self.cron_error(node.span, pattern, &format!("{}; {FIELDS}", reason.to_string().trim_end_matches('.')));
             return None;
         }
         Some(When::Cron { pattern: pattern.to_owned(), timezone: timezone.to_owned() })
     }
 
     fn cron_error(&mut self, span: Span, pattern: &str, reason: &str) {
-        let reason: String = reason.trim_end_matches('.').chars().take(200).collect();
-        self.error("WF0704", span, format!("`{pattern}` is not a cron pattern")).help(lower_first(&reason));
+        let reason: String = reason.chars().take(200).collect();
+        // The parser's own words for a place are of no use to people: what is wrong stands last.
+        let reason = reason.rsplit(": ").next().unwrap_or("");
+        self.error("WF0704", span, format!("`{pattern}` is not a cron pattern")).help(lower_first(reason));
     }
 
     fn every(&mut self, node: &Node) -> Option<When> {
@@ -197,7 +201,7 @@ impl Checker<'_> {
 }
 
 fn with_fields(output: &Type, fields: &[InputDecl]) -> Type {
-    let Type::Object(own) = super::fields::object_of("trigger", fields) else { return output.clone() };
+    let Type::Object(own) = super::fields::object_of("Trigger", fields) else { return output.clone() };
     let mut own = (*own).clone();
     if let Type::Object(base) = output {
         for (key, field) in &base.fields {

@@ -1,1 +1,171 @@
-//! To be written.
+//! Web pages over the journal: the list of runs and one run. Read-only, loopback only, no script.
+//!
+//! Every text is a text node; a strict policy stands behind that. The host of every request is checked, so that no name
+//! that resolves to this machine carries a page of somebody else here.
+
+mod pages;
+pub mod timeline;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use serde::Deserialize;
+
+use crate::check::CheckedFlow;
+use crate::id::RunId;
+use crate::journal::{RunQuery, RunStatus, Store, StoreError};
+
+/// Finds the flow that a run is pinned to, by name and version.
+pub type FlowOf = Arc<dyn Fn(&str, &str) -> Result<Arc<CheckedFlow>, String> + Send + Sync>;
+
+/// What the pages read.
+#[derive(Clone)]
+pub struct Pages {
+    pub store: Arc<dyn Store>,
+    pub flow: FlowOf,
+}
+
+const STYLE: &str = include_str!("style.css");
+const PAGE_SIZE: usize = 100;
+const POLICY: &str =
+    "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+
+pub fn routes(pages: Pages) -> Router {
+    Router::new()
+        .route("/", get(list))
+        .route("/runs/{run}", get(one))
+        .route("/style.css", get(style))
+        .route("/healthz", get(|| async { "ok" }))
+        .with_state(pages)
+}
+
+/// Adds what holds for every route: the check of the host, and the headers.
+pub fn guarded(router: Router, public_host: Option<String>) -> Router {
+    let public_host: Option<Arc<str>> = public_host.map(Arc::from);
+    router.layer(middleware::from_fn(move |request: Request, next: Next| {
+        let public_host = public_host.clone();
+        async move {
+            if !known_host(&request, public_host.as_deref()) {
+                return (StatusCode::MISDIRECTED_REQUEST, "this host name is not served here").into_response();
+            }
+            let mut response = next.run(request).await;
+            let headers = response.headers_mut();
+            for (name, value) in [
+                (header::CONTENT_SECURITY_POLICY, POLICY),
+                (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+                (header::X_FRAME_OPTIONS, "DENY"),
+                (header::REFERRER_POLICY, "no-referrer"),
+                (header::CACHE_CONTROL, "no-store"),
+            ] {
+                headers.insert(name, HeaderValue::from_static(value));
+            }
+            response
+        }
+    }))
+}
+
+/// Loopback names and the public one; a name of somebody else that resolves here is refused.
+fn known_host(request: &Request, public_host: Option<&str>) -> bool {
+    let given = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
+    let Some(given) = given.or_else(|| request.uri().authority().map(axum::http::uri::Authority::as_str)) else {
+        return false;
+    };
+    let host = match given.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(""),
+        None => given.split(':').next().unwrap_or(""),
+    };
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        || public_host.is_some_and(|public| host.eq_ignore_ascii_case(public))
+}
+
+/// Filters of the list, as they stand in the URL.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Filters {
+    #[serde(default)]
+    pub(crate) flow: String,
+    #[serde(default)]
+    pub(crate) status: String,
+    #[serde(default)]
+    pub(crate) key: String,
+    pub(crate) before: Option<i64>,
+}
+
+async fn list(State(pages): State<Pages>, Query(filters): Query<Filters>) -> Response {
+    let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+    let query = RunQuery {
+        flow: given(&filters.flow),
+        status: RunStatus::ALL.into_iter().find(|status| status.as_str() == filters.status),
+        key: given(&filters.key),
+        before: filters.before,
+        since: None,
+        limit: PAGE_SIZE,
+    };
+    let read = blocking(move || Ok((pages.store.runs(&query)?, pages.store.counts()?))).await;
+    match read {
+        Ok((rows, counts)) => Html(pages::list(&rows, &counts, &filters, PAGE_SIZE)).into_response(),
+        Err(error) => failed(&error),
+    }
+}
+
+async fn one(State(pages): State<Pages>, Path(run): Path<String>) -> Response {
+    let Some(run) = RunId::parse(&run) else {
+        return (StatusCode::BAD_REQUEST, "this is no run id").into_response();
+    };
+    let read = blocking(move || {
+        let Some(row) = pages.store.run(&run)? else { return Ok(None) };
+        let blobs = pages.store.blobs(row.no)?;
+        let turns = pages.store.turns(row.no)?;
+        let steps = match (pages.flow)(&row.flow, &row.version) {
+            Ok(flow) => timeline::read(&row, flow, &turns),
+            Err(error) => Err(error),
+        };
+        Ok(Some((row, steps, blobs)))
+    });
+    match read.await {
+        Ok(Some((row, steps, blobs))) => Html(pages::run(&row, &steps, &blobs)).into_response(),
+        Ok(None) => (StatusCode::NOT_FOUND, "there is no such run").into_response(),
+        Err(error) => failed(&error),
+    }
+}
+
+async fn style() -> Response {
+    ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], STYLE).into_response()
+}
+
+/// Reads of the store may wait for a disk: off the threads that serve.
+async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(read).await.unwrap_or(Err(StoreError::Closed))
+}
+
+fn failed(error: &StoreError) -> Response {
+    tracing::warn!(%error, "reading for a page");
+    (StatusCode::SERVICE_UNAVAILABLE, "the store can't be read now").into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(host: &str) -> bool {
+        let request = Request::builder().header("host", host).body(axum::body::Body::empty()).unwrap();
+        known_host(&request, Some("watchfloor.contoso.example"))
+    }
+
+    #[test]
+    fn only_our_own_names_are_served() {
+        for fine in ["127.0.0.1:8730", "localhost", "[::1]:8730", "watchfloor.contoso.example"] {
+            assert!(host(fine), "{fine}");
+        }
+        for foreign in ["evil.test", "127.0.0.1.evil.test", "10.0.0.1", "", "localhost.evil.test:8730"] {
+            assert!(!host(foreign), "{foreign}");
+        }
+    }
+}

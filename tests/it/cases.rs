@@ -79,7 +79,7 @@ fn split(text: &str) -> (String, &str) {
 fn found(path: &Path, name: &str, text: String, catalog: &Catalog) -> String {
     let source = Source::new(name, text);
     if !name.starts_with("check") {
-        return flow::read(&source).1.iter().map(stated).collect();
+        return flow::read(&source).1.iter().map(|it| stated(it, name)).collect();
     }
     let folder = path.parent().unwrap();
     let include =
@@ -100,16 +100,21 @@ fn found(path: &Path, name: &str, text: String, catalog: &Catalog) -> String {
     let (flow, found) = check(&source, &world, true);
     let failed = found.iter().any(|it| it.severity == Severity::Error);
     assert!(flow.is_some() != failed, "{name}: a flow is given exactly where there is no error");
-    found.iter().map(stated).collect()
+    found.iter().map(|it| stated(it, name)).collect()
 }
 
-fn stated(diagnostic: &Diagnostic) -> String {
+/// A place in an included file is stated with that file's name.
+fn stated(diagnostic: &Diagnostic, name: &str) -> String {
     let (line, column) = diagnostic.source.line_col(diagnostic.span.start);
     let severity = match diagnostic.severity {
         Severity::Error => "error",
         Severity::Warning => "warning",
     };
-    let mut out = format!("# {severity}: {line}:{column} {} {}\n", diagnostic.code, diagnostic.message);
+    let file = match &diagnostic.source.name {
+        own if own == name => String::new(),
+        other => format!("{other}:"),
+    };
+    let mut out = format!("# {severity}: {file}{line}:{column} {} {}\n", diagnostic.code, diagnostic.message);
     if let Some(help) = &diagnostic.help {
         out.push_str(&format!("# help: {help}\n"));
     }

@@ -1,0 +1,203 @@
+//! The way from a command to the running service: two POSTs on its loopback address, with a token that lies in the
+//! store's folder and that only the store's owner can read.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json as Reply, Router};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
+use subtle::ConstantTimeEq;
+
+use super::service::Handle;
+use crate::error::{Error, ExitCode};
+use crate::id::RunId;
+use crate::trigger::manual::{self, Start};
+
+const FILE: &str = "control.json";
+const MAX_BODY: usize = 256 * 1024;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Address {
+    url: String,
+    token: String,
+}
+
+/// The file that tells commands where the service is; it goes with the service.
+pub(super) struct Published(PathBuf);
+
+impl Drop for Published {
+    fn drop(&mut self) {
+        drop(std::fs::remove_file(&self.0));
+    }
+}
+
+/// Writes the file and answers the token to ask for.
+pub(super) fn publish(store: &Path, url: &str) -> Result<(Published, String), Error> {
+    let path = store.join(FILE);
+    let token = crate::clock::secret_token();
+    let body = serde_json::to_vec(&Address { url: url.to_owned(), token: token.clone() }).unwrap_or_default();
+    write_private(&path, &body)
+        .map_err(|error| Error::unavailable(format!("writing {} for commands: {error}", path.display())))?;
+    Ok((Published(path), token))
+}
+
+/// Writes a file that its owner alone can read, whatever stood there before.
+pub(super) fn write_private(path: &Path, body: &[u8]) -> std::io::Result<()> {
+    use std::io::Write;
+    if let Err(error) = std::fs::remove_file(path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    options.open(path)?.write_all(body)
+}
+
+struct Control {
+    token: String,
+    handle: Handle,
+}
+
+pub(super) fn routes(token: String, handle: Handle) -> Router {
+    let state = Arc::new(Control { token, handle });
+    Router::new()
+        .route("/control/start", post(start))
+        .route("/control/cancel", post(cancel))
+        .route("/control/ping", post(ping))
+        .with_state(state)
+}
+
+struct Refused(Error);
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Refused(error)
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let status = match self.0.code {
+            ExitCode::Permission => StatusCode::FORBIDDEN,
+            ExitCode::NothingMatched => StatusCode::NOT_FOUND,
+            ExitCode::Temporary | ExitCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        let body = json!({ "error": self.0.message, "help": self.0.help, "code": self.0.code as u8 });
+        (status, Reply(body)).into_response()
+    }
+}
+
+impl Control {
+    async fn read<T: for<'de> Deserialize<'de>>(&self, headers: &HeaderMap, body: Body) -> Result<T, Error> {
+        let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let given = given.strip_prefix("Bearer ").unwrap_or("");
+        if !bool::from(given.as_bytes().ct_eq(self.token.as_bytes())) {
+            return Err(Error::new(ExitCode::Permission, "the token of the running service is another one"));
+        }
+        let body = to_bytes(body, MAX_BODY).await.map_err(|_| Error::usage("the request is larger than 256 KiB"))?;
+        serde_json::from_slice(&body).map_err(|error| Error::usage(format!("the request: {error}")))
+    }
+}
+
+async fn ping(State(control): State<Arc<Control>>, headers: HeaderMap, body: Body) -> Result<Response, Refused> {
+    let _: Json = control.read(&headers, body).await?;
+    Ok(Reply(json!({})).into_response())
+}
+
+async fn start(State(control): State<Arc<Control>>, headers: HeaderMap, body: Body) -> Result<Response, Refused> {
+    let wanted: Start = control.read(&headers, body).await?;
+    let handle = &control.handle;
+    if let Some(why) = handle.intake.gate.closed() {
+        return Err(Error::new(ExitCode::Temporary, why).into());
+    }
+    let run = manual::start(&handle.intake, &handle.catalog, &*handle.fetch, &wanted).await?;
+    Ok(Reply(json!({ "run": run.as_str() })).into_response())
+}
+
+#[derive(Deserialize)]
+struct Cancel {
+    run: String,
+    by: String,
+    reason: String,
+}
+
+async fn cancel(State(control): State<Arc<Control>>, headers: HeaderMap, body: Body) -> Result<Response, Refused> {
+    let Cancel { run, by, reason } = control.read(&headers, body).await?;
+    let run = RunId::parse(&run).ok_or_else(|| Error::usage("this is no run id"))?;
+    let answer = control.handle.worker.cancel(run, by, reason).await;
+    answer.map_err(|message| Error::new(ExitCode::NothingMatched, message))?;
+    Ok(Reply(json!({})).into_response())
+}
+
+fn address(store: &Path) -> Option<Address> {
+    serde_json::from_slice(&std::fs::read(store.join(FILE)).ok()?).ok()
+}
+
+/// The address of the service that works on a store, if one answers.
+pub(super) fn running(store: &Path) -> Option<String> {
+    call(store, "ping", &json!({})).ok()?;
+    address(store).map(|address| address.url)
+}
+
+/// Asks the running service.
+pub(super) fn call(store: &Path, what: &str, body: &Json) -> Result<Json, Error> {
+    let absent = || {
+        Error::unavailable(format!("no service is running on the store {}", store.display()))
+            .help("start it with `watchfloor run`")
+    };
+    let address = address(store).ok_or_else(absent)?;
+    let runtime = super::runtime()?;
+    runtime.block_on(async {
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(Duration::from_secs(60))
+            .build()
+            .map_err(|error| Error::unavailable(format!("asking the service: {error}")))?;
+        let request = client.post(format!("{}/control/{what}", address.url)).bearer_auth(&address.token).json(body);
+        let response = request.send().await.map_err(|error| {
+            if error.is_connect() {
+                absent()
+            } else {
+                Error::new(ExitCode::Temporary, format!("asking the service: {error}"))
+            }
+        })?;
+        let fine = response.status().is_success();
+        let answer: Json = response
+            .json()
+            .await
+            .map_err(|error| Error::new(ExitCode::Temporary, format!("reading the service's answer: {error}")))?;
+        if fine { Ok(answer) } else { Err(refusal(&answer)) }
+    })
+}
+
+fn refusal(answer: &Json) -> Error {
+    let code = match answer.get("code").and_then(Json::as_u64) {
+        Some(2) => ExitCode::Usage,
+        Some(3) => ExitCode::NothingMatched,
+        Some(69) => ExitCode::Unavailable,
+        Some(77) => ExitCode::Permission,
+        Some(78) => ExitCode::Config,
+        _ => ExitCode::Temporary,
+    };
+    let text = |key: &str| answer.get(key).and_then(Json::as_str);
+    let error = Error::new(code, text("error").unwrap_or("the service refused"));
+    match text("help") {
+        Some(help) => error.help(help),
+        None => error,
+    }
+}

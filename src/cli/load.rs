@@ -1,0 +1,292 @@
+//! Flow files from folders to checked flows: found, bounded, read, checked on all cores.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::catalog::{Catalog, ConnectionKind};
+use crate::check::{self, CheckedFlow, World};
+use crate::config::Config;
+use crate::diag::{Diagnostic, Severity, Source, Span};
+use crate::error::Error;
+use crate::flow::model::Mode;
+
+/// Largest flow file or included file, in bytes.
+const MAX_BYTES: u64 = 1024 * 1024;
+const MAX_FILES: usize = 100_000;
+const MAX_DEPTH: usize = 32;
+
+/// What came of a list of paths.
+pub(super) struct Loaded {
+    pub(super) files: usize,
+    pub(super) flows: Vec<Arc<CheckedFlow>>,
+    pub(super) diagnostics: Vec<Diagnostic>,
+}
+
+impl Loaded {
+    pub(super) fn errors(&self) -> usize {
+        self.diagnostics.iter().filter(|fault| fault.severity == Severity::Error).count()
+    }
+}
+
+/// A flow file that was read.
+struct File {
+    source: Arc<Source>,
+    /// The folder that what it includes lies below.
+    folder: PathBuf,
+}
+
+/// What flows are checked against, besides the catalogue.
+struct Site {
+    connections: Option<BTreeMap<Arc<str>, ConnectionKind>>,
+    webhooks: Option<Vec<Arc<str>>>,
+}
+
+/// Reads and checks every flow file below the paths. `runnable` adds the refusals of what is not in this version.
+pub(super) fn load(
+    paths: &[PathBuf],
+    catalog: &Catalog,
+    config: Option<&Config>,
+    runnable: bool,
+) -> Result<Loaded, Error> {
+    let mut found = vec![];
+    let mut diagnostics = vec![];
+    for path in paths {
+        find(path, &mut found, &mut diagnostics)?;
+    }
+    found.sort();
+    found.dedup();
+    let mut files = vec![];
+    for path in &found {
+        match read(path) {
+            Ok(text) => {
+                let folder = path.parent().unwrap_or(Path::new(".")).to_path_buf();
+                files.push(File { source: Source::new(path.display().to_string(), text), folder });
+            }
+            Err(message) => diagnostics.push(unreadable(path, message)),
+        }
+    }
+    let (flows, found) = check_all(&files, catalog, config, runnable);
+    diagnostics.extend(found);
+    let flows = unique(flows, &mut diagnostics);
+    diagnostics.sort_by(|a, b| (&a.source.name, a.span.start).cmp(&(&b.source.name, b.span.start)));
+    Ok(Loaded { files: files.len(), flows, diagnostics })
+}
+
+/// How far a flow's effects go: what the installation gives it, tightened by its own file.
+pub(super) fn mode(config: &Config, flow: &CheckedFlow) -> Mode {
+    let given = config.flow_modes.get(&*flow.name).copied().unwrap_or(config.mode);
+    flow.mode.map_or(given, |own| own.min(given))
+}
+
+fn check_all(
+    files: &[File],
+    catalog: &Catalog,
+    config: Option<&Config>,
+    runnable: bool,
+) -> (Vec<(Arc<CheckedFlow>, Arc<Source>)>, Vec<Diagnostic>) {
+    let by_name: BTreeMap<&str, &File> =
+        files.iter().filter_map(|file| Some((flow_name(&file.source.text)?, file))).collect();
+    let site = Site {
+        connections: config.map(|c| c.connections.values().map(|c| (Arc::clone(&c.name), c.kind)).collect()),
+        webhooks: config.map(|c| c.webhooks.keys().cloned().collect()),
+    };
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(files.len().max(1));
+    let chunk = files.len().div_ceil(threads).max(1);
+    let (by_name, site) = (&by_name, &site);
+    let results = std::thread::scope(|scope| {
+        let work = |part: &'_ [File]| {
+            let one = |file: &File| (check_one(file, by_name, catalog, site, runnable), Arc::clone(&file.source));
+            part.iter().map(one).collect::<Vec<_>>()
+        };
+        let handles: Vec<_> = files.chunks(chunk).map(|part| scope.spawn(move || work(part))).collect();
+        handles.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>()
+    });
+    let (mut flows, mut diagnostics) = (vec![], vec![]);
+    for result in results {
+        match result {
+            Ok(part) => {
+                for ((flow, faults), source) in part {
+                    flows.extend(flow.map(|flow| (Arc::new(flow), source)));
+                    diagnostics.extend(faults);
+                }
+            }
+            // A bug in checking: it must not look like a clean file.
+            Err(_) => {
+                let source = Source::new("<check>", "");
+                let message = "checking stopped with a bug in watchfloor; please report the files";
+                diagnostics.push(Diagnostic::error("WF0199", &source, Span::default(), message));
+            }
+        }
+    }
+    (flows, diagnostics)
+}
+
+fn check_one(
+    file: &File,
+    by_name: &BTreeMap<&str, &File>,
+    catalog: &Catalog,
+    site: &Site,
+    runnable: bool,
+) -> (Option<CheckedFlow>, Vec<Diagnostic>) {
+    let include = |path: &str| include(&file.folder, path);
+    let called = |name: &str| by_name.get(name).map(|file| Arc::clone(&file.source));
+    let world = World {
+        catalog,
+        connections: site.connections.as_ref(),
+        webhooks: site.webhooks.as_deref(),
+        include: &include,
+        called: &called,
+    };
+    check::check(&file.source, &world, runnable)
+}
+
+/// The name on a file's `flow:` line, to find called flows by; the checker reads it properly.
+fn flow_name(text: &str) -> Option<&str> {
+    let line = text.lines().find_map(|line| line.strip_prefix("flow:"))?;
+    let name = line.split(" #").next()?.trim().trim_matches(['"', '\'']);
+    (!name.is_empty()).then_some(name)
+}
+
+/// Two files with one name would share runs, keys and limits: neither is taken.
+fn unique(flows: Vec<(Arc<CheckedFlow>, Arc<Source>)>, diagnostics: &mut Vec<Diagnostic>) -> Vec<Arc<CheckedFlow>> {
+    let mut first: BTreeMap<Arc<str>, Arc<Source>> = BTreeMap::new();
+    let mut kept = vec![];
+    for (flow, source) in flows {
+        match first.get(&flow.name) {
+            None => {
+                first.insert(Arc::clone(&flow.name), source);
+                kept.push(flow);
+            }
+            Some(other) => {
+                let at = source.text.find("flow:").map_or_else(Span::default, |at| Span::new(at, at + 5));
+                let message = format!("the flow {} is also in {}", flow.name, other.name);
+                let fault = Diagnostic::error("WF0198", &source, at, message);
+                diagnostics.push(fault.help("give one of the two another name"));
+            }
+        }
+    }
+    kept
+}
+
+fn unreadable(path: &Path, message: String) -> Diagnostic {
+    Diagnostic::error("WF0197", &Source::new(path.display().to_string(), ""), Span::default(), message)
+}
+
+/// The flow files below a path. A path that a person names must exist; what lies below is looked at with care.
+fn find(path: &Path, found: &mut Vec<PathBuf>, diagnostics: &mut Vec<Diagnostic>) -> Result<(), Error> {
+    let meta = std::fs::metadata(path)
+        .map_err(|error| Error::config(format!("reading flows from {}: {error}", path.display())))?;
+    if !meta.is_dir() {
+        found.push(path.to_path_buf());
+        return Ok(());
+    }
+    let root = path.canonicalize().map_err(|error| Error::config(format!("reading {}: {error}", path.display())))?;
+    walk(path, &root, 0, found, diagnostics)
+}
+
+fn walk(
+    folder: &Path,
+    root: &Path,
+    depth: usize,
+    found: &mut Vec<PathBuf>,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Result<(), Error> {
+    let failed = |error: std::io::Error| Error::config(format!("reading the folder {}: {error}", folder.display()));
+    if depth > MAX_DEPTH {
+        return Err(Error::config(format!("{} is more than {MAX_DEPTH} folders deep", folder.display())));
+    }
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
+        if name.is_empty() || name.starts_with('.') {
+            continue;
+        }
+        let is_flow = name.ends_with(".yaml") || name.ends_with(".yml");
+        let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
+        if meta.is_symlink() {
+            let inside = path.canonicalize().is_ok_and(|target| target.starts_with(root) && target.is_file());
+            match (is_flow, inside) {
+                (true, true) => found.push(path),
+                (true, false) => diagnostics.push(unreadable(&path, "a link out of the folder is not followed".into())),
+                (false, _) => {}
+            }
+        } else if meta.is_dir() {
+            walk(&path, root, depth + 1, found, diagnostics)?;
+        } else if is_flow {
+            found.push(path);
+        }
+        if found.len() > MAX_FILES {
+            return Err(Error::config(format!("more than {MAX_FILES} flow files below {}", root.display())));
+        }
+    }
+    Ok(())
+}
+
+/// A bounded regular file's text; the error is a sentence.
+fn read(path: &Path) -> Result<String, String> {
+    let meta = std::fs::metadata(path).map_err(|error| format!("this file cannot be read: {error}"))?;
+    if !meta.is_file() {
+        return Err("this is no regular file".into());
+    }
+    if meta.len() > MAX_BYTES {
+        return Err("this file is larger than 1 MiB".into());
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        if meta.permissions().mode() & 0o002 != 0 {
+            return Err("every user of this machine can change this file; `chmod o-w` it".into());
+        }
+    }
+    let bytes = std::fs::read(path).map_err(|error| format!("this file cannot be read: {error}"))?;
+    String::from_utf8(bytes).map_err(|_| "this file is not UTF-8 text".into())
+}
+
+/// A file that a flow names, below the flow's own folder.
+fn include(folder: &Path, path: &str) -> Result<String, String> {
+    let plain = Path::new(path).components().all(|part| matches!(part, std::path::Component::Normal(_)));
+    if path.is_empty() || !plain {
+        return Err(format!("`{path}` does not stay below the flow's folder"));
+    }
+    let whole = folder.join(path);
+    let root = folder.canonicalize().map_err(|error| format!("reading `{path}`: {error}"))?;
+    let target = whole.canonicalize().map_err(|error| format!("reading `{path}`: {error}"))?;
+    if !target.starts_with(&root) {
+        return Err(format!("`{path}` is a link out of the flow's folder"));
+    }
+    read(&target).map_err(|error| format!("`{path}`: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_on_their_line() {
+        assert_eq!(flow_name("# x\nflow: isolate-high # y\n"), Some("isolate-high"));
+        assert_eq!(flow_name("flow: 'a'"), Some("a"));
+        assert_eq!(flow_name("  flow: a"), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn files_stay_in_their_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let flows = folder.path().join("flows");
+        std::fs::create_dir_all(flows.join("kql")).unwrap();
+        std::fs::write(folder.path().join("secret.yaml"), "x").unwrap();
+        std::fs::write(flows.join("kql/a.kql"), "AlertInfo").unwrap();
+        std::fs::write(flows.join("a.yaml"), "flow: a").unwrap();
+        std::os::unix::fs::symlink("../secret.yaml", flows.join("out.yaml")).unwrap();
+        std::os::unix::fs::symlink("../../secret.yaml", flows.join("kql/out.kql")).unwrap();
+        let (mut found, mut faults) = (vec![], vec![]);
+        find(&flows, &mut found, &mut faults).unwrap();
+        assert_eq!(found, [flows.join("a.yaml")]);
+        assert_eq!(faults.len(), 1);
+        assert_eq!(include(&flows, "kql/a.kql").as_deref(), Ok("AlertInfo"));
+        for path in ["../secret.yaml", "/etc/passwd", "kql/../../secret.yaml", "", "kql/out.kql", "kql"] {
+            assert!(include(&flows, path).is_err(), "{path}");
+        }
+    }
+}

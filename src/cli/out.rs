@@ -1,0 +1,132 @@
+//! Printing: data as a table, JSON or lines of JSON; talk and errors on stderr. Nothing that a service or a file wrote
+//! reaches a terminal unescaped.
+
+use std::io::{IsTerminal, Write};
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::Value as Json;
+
+use super::{Color, Format, Global};
+use crate::error::Error;
+
+pub(super) struct Out {
+    format: Format,
+}
+
+impl Out {
+    pub(super) fn new(global: &Global) -> Self {
+        let choice = match global.color {
+            Color::Auto => anstream::ColorChoice::Auto,
+            Color::Always => anstream::ColorChoice::Always,
+            Color::Never => anstream::ColorChoice::Never,
+        };
+        choice.write_global();
+        Out { format: global.output }
+    }
+
+    pub(super) fn format(&self) -> Format {
+        self.format
+    }
+
+    pub(super) fn is_human(&self) -> bool {
+        self.format == Format::Human
+    }
+
+    /// Whether what goes to stdout may be coloured.
+    pub(super) fn colors(&self) -> bool {
+        anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never
+    }
+
+    pub(super) fn colors_err(&self) -> bool {
+        anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never
+    }
+
+    /// A line of data. A closed pipe (`| head`) ends the reader's interest, not the program with an error.
+    pub(super) fn line(&self, text: &str) {
+        drop(writeln!(anstream::stdout().lock(), "{text}"));
+    }
+
+    /// A line of talk.
+    pub(super) fn say(&self, text: &str) {
+        drop(writeln!(anstream::stderr().lock(), "{text}"));
+    }
+
+    pub(super) fn error(&self, error: &Error) {
+        let mut lines = vec![format!("error: {}", safe(&error.message))];
+        lines.extend(error.help.iter().map(|help| format!("  help: {}", safe(help))));
+        self.say(&lines.join("\n"));
+    }
+
+    /// One document.
+    pub(super) fn json(&self, value: &Json) {
+        let text = match self.format {
+            Format::Jsonl => serde_json::to_string(value),
+            _ => serde_json::to_string_pretty(value),
+        };
+        self.line(&text.unwrap_or_default());
+    }
+
+    /// A list: a table, one document, or one line each.
+    pub(super) fn list(&self, items: &[Json], header: &[&str], row: impl Fn(&Json) -> Vec<String>) {
+        match self.format {
+            Format::Json => self.json(&Json::Array(items.to_vec())),
+            Format::Jsonl => items.iter().for_each(|item| self.json(item)),
+            Format::Human | Format::Github => self.table(header, items.iter().map(row)),
+        }
+    }
+
+    pub(super) fn table(&self, header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+        if !std::io::stdout().is_terminal() {
+            table.set_content_arrangement(ContentArrangement::Disabled);
+        }
+        table.set_header(header.iter().map(|name| name.to_uppercase()));
+        for row in rows {
+            table.add_row(row.iter().map(|cell| safe(cell)));
+        }
+        let text = table.to_string();
+        for line in text.lines() {
+            self.line(line.trim_end());
+        }
+    }
+}
+
+/// Text of a service or a file for a terminal: what a terminal would act on is written as an escape.
+pub(super) fn safe(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        let acts = c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+        match c {
+            '\n' | '\t' => safe.push(' '),
+            c if acts => safe.push_str(&format!("\\x{{{:x}}}", u32::from(c))),
+            c => safe.push(c),
+        }
+    }
+    safe
+}
+
+/// A member of a JSON object as the text of a cell.
+pub(super) fn cell(item: &Json, name: &str) -> String {
+    match item.get(name) {
+        None | Some(Json::Null) => String::new(),
+        Some(Json::String(text)) => text.clone(),
+        Some(Json::Object(members)) => {
+            let pairs: Vec<_> = members.iter().map(|(key, value)| format!("{key} {value}")).collect();
+            pairs.join(", ")
+        }
+        Some(other) => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terminals_are_not_driven_by_titles() {
+        assert_eq!(safe("a\x1b]52;c;x\x07b"), "a\\x{1b}]52;c;x\\x{7}b");
+        assert_eq!(safe("x\u{202e}y\nz é"), "x\\x{202e}y z é");
+    }
+}

@@ -1,0 +1,62 @@
+//! `run`: the service, until SIGTERM or ctrl-c.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::out::Out;
+use super::service::{self, Plan};
+use super::{Global, load, log_to_stderr, since};
+use crate::catalog::Catalog;
+use crate::clock::Clock;
+use crate::diag;
+use crate::error::{Error, ExitCode};
+
+/// S10: what is in flight is finished or journaled within this time.
+pub(super) const DRAIN: Duration = Duration::from_secs(25);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Poll from this time on, instead of where the last service left off
+    #[arg(long, value_parser = since, value_name = "TIME")]
+    from: Option<Timestamp>,
+}
+
+pub(super) fn run(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, Error> {
+    log_to_stderr(out);
+    let config = global.config()?;
+    let catalog = Catalog::builtin()?;
+    let loaded = load::load(&config.flows, &catalog, Some(&config), true)?;
+    if loaded.errors() > 0 {
+        out.say(diag::render(&loaded.diagnostics, out.colors_err()).trim_end());
+        let message = format!("{} errors in the flow files: nothing is started", loaded.errors());
+        return Err(Error::config(message).help("`watchfloor check` shows them alone"));
+    }
+    let runtime = super::runtime()?;
+    runtime.block_on(async {
+        let plan = Plan { config, catalog, flows: loaded.flows, from: args.from, clock: Clock::system() };
+        let service = service::start(plan).await?;
+        out.say(&format!("ready on http://{}", service.address));
+        stopped().await;
+        out.say("stopping");
+        service.drain(DRAIN).await;
+        Ok(ExitCode::Ok)
+    })
+}
+
+/// Waits for ctrl-c or SIGTERM.
+pub(super) async fn stopped() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            },
+            Err(_) => drop(tokio::signal::ctrl_c().await),
+        }
+    }
+    #[cfg(not(unix))]
+    drop(tokio::signal::ctrl_c().await);
+}

@@ -1,0 +1,167 @@
+//! `runs list`, `runs show`, `runs cancel`.
+
+use jiff::Timestamp;
+use serde_json::{Value as Json, json};
+
+use super::out::{Out, cell, safe};
+use super::{Global, control, since};
+use crate::error::{Error, ExitCode};
+use crate::id::RunId;
+use crate::journal::sqlite::SqliteStore;
+use crate::journal::{RunQuery, RunRow, RunStatus, Store, StoreError};
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// The newest runs
+    List(List),
+    /// One run: what it did and why
+    Show {
+        /// The run's id
+        run: String,
+    },
+    /// End a run that has not ended; needs the running service
+    Cancel {
+        /// The run's id
+        run: String,
+        /// Kept with the run
+        #[arg(long, default_value = "cancelled on the command line")]
+        reason: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct List {
+    /// Only runs of this flow
+    #[arg(long)]
+    flow: Option<String>,
+    /// queued running waiting succeeded failed cancelled uncertain dead
+    #[arg(long, value_parser = status)]
+    status: Option<RunStatus>,
+    /// Started at or after an instant, or within the last 7d
+    #[arg(long, value_parser = since, value_name = "TIME")]
+    since: Option<Timestamp>,
+    /// Only runs for this alert or event
+    #[arg(long, value_name = "ID")]
+    alert: Option<String>,
+    /// At most so many
+    #[arg(long, default_value_t = 50)]
+    limit: usize,
+}
+
+pub(super) fn status(text: &str) -> Result<RunStatus, String> {
+    let all = || RunStatus::ALL.iter().map(|status| status.as_str());
+    RunStatus::ALL
+        .into_iter()
+        .find(|status| status.as_str().eq_ignore_ascii_case(text))
+        .ok_or_else(|| format!("wanted one of {}", all().collect::<Vec<_>>().join(" ")))
+}
+
+pub(super) fn run(command: Command, global: &Global, out: &Out) -> Result<ExitCode, Error> {
+    match command {
+        Command::List(list) => {
+            let store = open(global)?;
+            let query = RunQuery {
+                flow: list.flow,
+                status: list.status,
+                since: list.since,
+                key: list.alert,
+                limit: list.limit,
+                before: None,
+            };
+            let items: Vec<Json> = store.runs(&query).map_err(failed)?.iter().map(summary).collect();
+            let header = ["id", "flow", "key", "status", "started", "effects"];
+            out.list(&items, &header, |item| header.map(|key| cell(item, key)).to_vec());
+            Ok(if items.is_empty() { ExitCode::NothingMatched } else { ExitCode::Ok })
+        }
+        Command::Show { run } => show(&open(global)?, &parse(&run)?, out),
+        Command::Cancel { run, reason } => {
+            let run = parse(&run)?;
+            let body = json!({ "run": run.as_str(), "by": whoami(), "reason": reason });
+            control::call(&global.config()?.store, "cancel", &body)?;
+            out.say(&format!("run {run} is cancelled"));
+            Ok(ExitCode::Ok)
+        }
+    }
+}
+
+/// The shape of `runs list -o json`.
+pub(super) fn summary(row: &RunRow) -> Json {
+    json!({
+        "id": row.id.as_str(), "flow": row.flow, "version": row.version, "trigger": row.trigger, "key": row.key,
+        "status": row.status, "started": row.accepted, "ended": row.ended, "effects": row.effects,
+    })
+}
+
+fn show(store: &dyn Store, run: &RunId, out: &Out) -> Result<ExitCode, Error> {
+    let row = store.run(run).map_err(failed)?;
+    let row = row.ok_or_else(|| Error::new(ExitCode::NothingMatched, format!("there is no run {run}")))?;
+    let blobs = store.blobs(row.no).map_err(failed)?;
+    let answers = blobs.iter().map(|blob| {
+        let text = String::from_utf8_lossy(&blob.body);
+        let answer = serde_json::from_str(&text).unwrap_or_else(|_| Json::String(text.into_owned()));
+        json!({ "path": blob.path, "attempt": blob.attempt, "answer": answer })
+    });
+    let answers: Vec<Json> = answers.collect();
+    if !out.is_human() {
+        let mut item = summary(&row);
+        if let Some(members) = item.as_object_mut() {
+            members.insert("reason".into(), json!(row.reason));
+            members.insert("occurred".into(), json!(row.occurred));
+            members.insert("payload".into(), row.payload.to_json());
+            members.insert("inputs".into(), row.inputs.to_json());
+            members.insert("answers".into(), Json::Array(answers));
+        }
+        out.json(&item);
+        return Ok(ExitCode::Ok);
+    }
+    let ended = row.ended.map_or_else(|| "not yet".to_owned(), |at| at.to_string());
+    let effects = cell(&summary(&row), "effects");
+    for (label, text) in [
+        ("run", row.id.to_string()),
+        ("flow", format!("{} ({})", row.flow, row.version)),
+        ("for", format!("{} {}", row.trigger, row.key)),
+        ("status", row.status.as_str().to_owned()),
+        ("why", row.reason.clone().unwrap_or_default()),
+        ("happened", row.occurred.to_string()),
+        ("started", row.accepted.to_string()),
+        ("ended", ended),
+        ("did", effects),
+    ] {
+        if !text.is_empty() {
+            out.line(&format!("{label:<9} {}", safe(&text)));
+        }
+    }
+    for answer in &answers {
+        let text = safe(&answer.get("answer").map(Json::to_string).unwrap_or_default());
+        let short: String = text.chars().take(160).collect();
+        let cut = if short.len() < text.len() { "…" } else { "" };
+        out.line(&format!("  {} #{}  {short}{cut}", safe(&cell(answer, "path")), cell(answer, "attempt")));
+    }
+    Ok(ExitCode::Ok)
+}
+
+/// The store of the configuration, beside a service that may be running.
+pub(super) fn open(global: &Global) -> Result<SqliteStore, Error> {
+    SqliteStore::open_read(&global.config()?.store).map_err(failed)
+}
+
+pub(super) fn failed(error: StoreError) -> Error {
+    let code = match &error {
+        StoreError::Newer { .. } => ExitCode::Config,
+        StoreError::Locked(_) | StoreError::Closed => ExitCode::Unavailable,
+        StoreError::Full(_) | StoreError::Failed(_) => ExitCode::Temporary,
+    };
+    Error::new(code, format!("the store: {error}"))
+}
+
+fn parse(text: &str) -> Result<RunId, Error> {
+    RunId::parse(text).ok_or_else(|| {
+        Error::usage(format!("`{}` is no run id", text.chars().take(40).collect::<String>()))
+            .help("26 letters and digits, as `watchfloor runs list` prints them")
+    })
+}
+
+/// Who is at the keyboard, as far as the system says.
+fn whoami() -> String {
+    std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_else(|_| "unknown".to_owned())
+}

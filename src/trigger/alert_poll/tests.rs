@@ -1,0 +1,96 @@
+//! Late alerts, pages, errors: what is offered and when the watermark moves.
+
+use std::sync::Mutex;
+
+use futures_util::future::BoxFuture;
+
+use super::super::testing::{Desk, flow, now};
+use super::*;
+use crate::catalog::Catalog;
+
+type Answers = Vec<Result<Value, Outcome>>;
+
+/// Answers in turn, and keeps what was asked.
+struct Service {
+    answers: Mutex<Answers>,
+    asked: Mutex<Vec<Map>>,
+}
+
+impl Fetch for Service {
+    fn fetch(&self, _: &str, _: &str, inputs: Map) -> BoxFuture<'static, Result<Value, Outcome>> {
+        self.asked.lock().unwrap().push(inputs);
+        let answer = self.answers.lock().unwrap().remove(0);
+        Box::pin(async move { answer })
+    }
+}
+
+fn setup(answers: Answers) -> (Desk, Arc<Service>, Poller) {
+    let desk = Desk::new(vec![flow("a", "mde.alert.new", "mde")]);
+    let service = Arc::new(Service { answers: Mutex::new(answers), asked: Mutex::default() });
+    let poller = Poller {
+        kind: "mde.alert.new".into(),
+        connection: "mde".into(),
+        action: Arc::clone(Catalog::builtin().unwrap().action("mde.list_alerts").unwrap()),
+        since: "created".into(),
+        every: Duration::from_secs(30),
+        intake: Arc::clone(&desk.intake),
+        client: Arc::clone(&service) as Arc<dyn Fetch>,
+        watermark: now(),
+        seen: HashMap::new(),
+    };
+    (desk, service, poller)
+}
+
+fn alert(id: usize, second: i64) -> Value {
+    let created = now().checked_add(SignedDuration::from_secs(second)).unwrap();
+    Value::object([("id", Value::str(format!("da{id}"))), ("created", Value::Datetime(created))])
+}
+
+fn page(alerts: Vec<Value>) -> Result<Value, Outcome> {
+    Ok(Value::object([("value", Value::list(alerts))]))
+}
+
+#[tokio::test]
+async fn a_late_alert_is_picked_up_and_none_twice() {
+    let answers = vec![page(vec![alert(1, 0)]), page(vec![alert(1, 0), alert(2, 0)]), page(vec![alert(1, -3601)])];
+    let (mut desk, service, mut poller) = setup(answers);
+    poller.poll().await.unwrap();
+    poller.poll().await.unwrap();
+    // A service that ignores the filter is filtered here.
+    poller.poll().await.unwrap();
+    let keys: Vec<_> = desk.taken().into_iter().map(|row| row.key).collect();
+    assert_eq!(keys, ["mde:da1", "mde:da2"]);
+    let asked = service.asked.lock().unwrap();
+    assert_eq!(asked[1].get("since"), Some(&Value::Datetime(now().checked_sub(OVERLAP).unwrap())));
+}
+
+#[tokio::test]
+async fn all_pages_are_read_before_the_watermark_moves() {
+    let full: Vec<_> = (0..1000).map(|id| alert(id, 0)).collect();
+    let lost = Outcome::Unknown { status: 0, code: "reset".into(), message: "reset".into() };
+    let (mut desk, service, mut poller) =
+        setup(vec![page(full.clone()), Err(lost), page(full), page(vec![alert(1000, 0)])]);
+    assert!(poller.poll().await.is_err());
+    assert_eq!(desk.intake.store.get("poll/mde/mde.alert.new").unwrap(), None);
+    poller.poll().await.unwrap();
+    assert_eq!(desk.taken().len(), 1001);
+    assert_eq!(service.asked.lock().unwrap()[3].get("skip"), Some(&Value::Int(1000)));
+}
+
+#[tokio::test]
+async fn a_clock_ahead_does_not_carry_the_watermark_away() {
+    let (_desk, _service, mut poller) = setup(vec![page(vec![alert(1, 86_400)])]);
+    poller.poll().await.unwrap();
+    assert_eq!(poller.watermark, now());
+}
+
+#[test]
+fn pauses_grow_and_are_bounded() {
+    let every = Duration::from_secs(30);
+    let error = PollError::Service("x".into(), None);
+    assert_eq!(backoff(every, 1, &error), every);
+    assert_eq!(backoff(every, 3, &error), Duration::from_secs(120));
+    assert_eq!(backoff(every, 60, &error), MAX_BACKOFF);
+    let asked = PollError::Service("x".into(), Some(Duration::from_secs(99_999_999)));
+    assert_eq!(backoff(every, 1, &asked), MAX_BACKOFF);
+}

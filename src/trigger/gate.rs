@@ -1,0 +1,71 @@
+//! Whether new work is taken: the phase of the service and the backlog (S9).
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Starting,
+    Serving,
+    Stopping,
+}
+
+/// Counts open runs against `max_backlog`.
+#[derive(Debug)]
+pub struct Gate {
+    phase: AtomicU8,
+    open: AtomicU64,
+    max: u64,
+}
+
+impl Gate {
+    /// `open` is how many runs in the store are not final.
+    pub fn new(open: u64, max: u64) -> Self {
+        Gate { phase: AtomicU8::new(0), open: AtomicU64::new(open), max }
+    }
+
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Starting,
+            1 => Phase::Serving,
+            _ => Phase::Stopping,
+        }
+    }
+
+    pub fn enter(&self, phase: Phase) {
+        let number = match phase {
+            Phase::Starting => 0,
+            Phase::Serving => 1,
+            Phase::Stopping => 2,
+        };
+        self.phase.store(number, Ordering::Release);
+    }
+
+    pub fn open_runs(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.open_runs() >= self.max
+    }
+
+    /// Why nothing new is taken now; `None` where it is.
+    pub fn closed(&self) -> Option<&'static str> {
+        match self.phase() {
+            Phase::Starting => Some("watchfloor is starting"),
+            Phase::Stopping => Some("watchfloor is stopping"),
+            Phase::Serving if self.is_full() => Some("the backlog is full"),
+            Phase::Serving => None,
+        }
+    }
+
+    pub(super) fn accepted(&self, runs: u64) {
+        self.open.fetch_add(runs, Ordering::Relaxed);
+    }
+
+    /// A run reached its end.
+    pub fn finished(&self, runs: u64) {
+        let less = |open: u64| Some(open.saturating_sub(runs));
+        // The closure always gives a value, so that there is no failure to look at.
+        let _ = self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+}

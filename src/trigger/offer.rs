@@ -1,0 +1,256 @@
+//! The one way in: an event is matched against the flows, and what it starts is on disk before anybody hears of it.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::{Deployed, Event, Flows, Gate};
+use crate::clock::Clock;
+use crate::expr::{Env, Trace};
+use crate::id::RunId;
+use crate::journal::{self, Answer, Offer, Op, RunRow, Store, StoreError};
+use crate::value::Value;
+
+/// Longest key of an event; a longer one is replaced by its hash.
+const MAX_KEY: usize = 512;
+
+/// Takes events, for every trigger.
+pub struct Intake {
+    pub store: Arc<dyn Store>,
+    pub flows: Flows,
+    pub clock: Clock,
+    pub gate: Arc<Gate>,
+    /// Accepted runs, in the order of their numbers within each batch.
+    pub accepted: UnboundedSender<Vec<RunRow>>,
+    bundles: Mutex<HashSet<Arc<str>>>,
+}
+
+/// What became of a list of events.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Offered {
+    pub started: Vec<RunId>,
+    pub duplicates: usize,
+    /// Filtered out by `where`, or its evaluation failed.
+    pub skipped: usize,
+}
+
+/// Why an event started nothing, as `why` prints it.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Skip {
+    pub trigger: Arc<str>,
+    /// The filter or the key could not be evaluated: the event is on the dead-letter list in all but name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Trace>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Value>,
+}
+
+impl Intake {
+    pub fn new(
+        store: Arc<dyn Store>,
+        flows: Flows,
+        clock: Clock,
+        gate: Arc<Gate>,
+        accepted: UnboundedSender<Vec<RunRow>>,
+    ) -> Self {
+        Intake { store, flows, clock, gate, accepted, bundles: Mutex::default() }
+    }
+
+    /// Offers events to the flows they match. All runs they start, and `also` (a watermark, a schedule's instant), are
+    /// one batch: committed together or not at all. Returns after the commit.
+    pub async fn offer(&self, events: Vec<Event>, also: Vec<Op>) -> Result<Offered, StoreError> {
+        let flows = self.flows.now();
+        let now = self.clock.now();
+        let mut offered = Offered::default();
+        let mut ops = Vec::with_capacity(events.len() + also.len() + 1);
+        let mut versions: Vec<Arc<str>> = vec![];
+        for event in &events {
+            for deployed in flows.iter().filter(|deployed| matches(deployed, event)) {
+                match decide(deployed, event, now) {
+                    Decided::Start(offer) => {
+                        self.bundle(deployed, &mut versions, &mut ops);
+                        ops.push(Op::Offer(offer));
+                    }
+                    Decided::Skip(op) => {
+                        offered.skipped += 1;
+                        ops.push(op);
+                    }
+                }
+            }
+        }
+        ops.extend(also);
+        if ops.is_empty() {
+            return Ok(offered);
+        }
+        let answers = journal::commit(&*self.store, ops).await?;
+        self.bundles.lock().unwrap_or_else(PoisonError::into_inner).extend(versions);
+        let mut rows = vec![];
+        for answer in answers {
+            match answer {
+                Answer::Offered(Some(row)) => rows.push(*row),
+                Answer::Offered(None) => offered.duplicates += 1,
+                Answer::None | Answer::Claimed(_) => {}
+            }
+        }
+        if !rows.is_empty() {
+            offered.started = rows.iter().map(|row| row.id.clone()).collect();
+            self.gate.accepted(rows.len() as u64);
+            // Nobody listens only while stopping; the rows are on disk and the next start takes them.
+            drop(self.accepted.send(rows));
+        }
+        Ok(offered)
+    }
+
+    /// The texts behind a version are stored with the first run that is pinned to it.
+    fn bundle(&self, deployed: &Deployed, versions: &mut Vec<Arc<str>>, ops: &mut Vec<Op>) {
+        let version = &deployed.flow.version;
+        let known = self.bundles.lock().unwrap_or_else(PoisonError::into_inner).contains(version);
+        if known || versions.contains(version) {
+            return;
+        }
+        match serde_json::to_vec(&deployed.flow.bundle) {
+            Ok(body) => {
+                ops.push(Op::Bundle { version: version.to_string(), body });
+                versions.push(Arc::clone(version));
+            }
+            Err(error) => tracing::error!(flow = %deployed.flow.name, %error, "storing the texts of a version"),
+        }
+    }
+}
+
+enum Decided {
+    Start(Box<Offer>),
+    Skip(Op),
+}
+
+fn matches(deployed: &Deployed, event: &Event) -> bool {
+    let trigger = &deployed.flow.trigger;
+    if let Some(flow) = &event.flow {
+        return *flow == deployed.flow.name;
+    }
+    if trigger.kind != event.kind || event.occurred < deployed.activated {
+        return false;
+    }
+    match &trigger.webhook {
+        Some((name, _)) => event.connection.as_ref() == Some(name),
+        None => trigger.connection == event.connection,
+    }
+}
+
+fn decide(deployed: &Deployed, event: &Event, now: Timestamp) -> Decided {
+    let flow = &deployed.flow;
+    let env = TriggerEnv { trigger: &event.payload, inputs: &event.inputs, now };
+    let skip = |error: Option<String>, trace: Option<Trace>| {
+        if let Some(error) = &error {
+            tracing::warn!(flow = %flow.name, key = %event.key, error, "an event could not be judged and starts nothing");
+        }
+        let payload = error.is_some().then(|| event.payload.clone());
+        let skip = Skip { trigger: Arc::clone(&event.kind), error, trace, payload };
+        let body = serde_json::to_vec(&skip).unwrap_or_default();
+        Decided::Skip(Op::Skipped { flow: flow.name.to_string(), key: bounded(event.key.clone()), at: now, body })
+    };
+    // A person who starts a flow by hand has decided: the filter is for events that nobody chose.
+    if let (Some(filter), None) = (&flow.trigger.filter, &event.flow) {
+        match filter.eval(&env) {
+            (Ok(true), _) => {}
+            (Ok(false), trace) => return skip(None, Some(trace)),
+            (Err(error), trace) => return skip(Some(format!("where: {error}")), Some(trace)),
+        }
+    }
+    let key = match (&flow.trigger.dedupe, &event.flow) {
+        (Some(dedupe), None) => match dedupe.eval(&env) {
+            Ok(value) => key_text(&value),
+            Err(error) => return skip(Some(format!("dedupe: {error}")), None),
+        },
+        _ => event.key.clone(),
+    };
+    Decided::Start(Box::new(Offer {
+        flow: Arc::clone(&flow.name),
+        version: Arc::clone(&flow.version),
+        trigger: Arc::clone(&event.kind),
+        key: bounded(key),
+        accepted: now,
+        occurred: event.occurred,
+        payload: event.payload.clone(),
+        inputs: event.inputs.clone(),
+    }))
+}
+
+fn key_text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.to_string(),
+        other => other.to_json().to_string(),
+    }
+}
+
+fn bounded(key: String) -> String {
+    if key.len() <= MAX_KEY {
+        return key;
+    }
+    format!("sha256:{}", crate::id::hex(&crate::id::digest16(&[&key])))
+}
+
+struct TriggerEnv<'a> {
+    trigger: &'a Value,
+    inputs: &'a Value,
+    now: Timestamp,
+}
+
+impl Env for TriggerEnv<'_> {
+    fn lookup(&self, name: &str) -> Option<&Value> {
+        match name {
+            "trigger" => Some(self.trigger),
+            "inputs" => Some(self.inputs),
+            _ => None,
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Desk, event, flow};
+    use super::*;
+
+    #[tokio::test]
+    async fn one_event_starts_each_matching_flow_once() {
+        let mut desk = Desk::new(vec![flow("a", "mde.alert.new", "mde"), flow("b", "mde.alert.new", "other")]);
+        let first = desk.intake.offer(vec![event("mde:1"), event("mde:2")], vec![]).await.unwrap();
+        assert_eq!((first.started.len(), first.duplicates), (2, 0));
+        let again = desk.intake.offer(vec![event("mde:2"), event("mde:3")], vec![]).await.unwrap();
+        assert_eq!((again.started.len(), again.duplicates), (1, 1));
+        assert_eq!(desk.taken().len(), 3);
+        assert_eq!(desk.intake.gate.open_runs(), 3);
+        assert!(desk.intake.store.bundle("v-a").unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn what_happened_before_the_activation_starts_nothing() {
+        let desk = Desk::new(vec![flow("a", "mde.alert.new", "mde")]);
+        let mut early = event("mde:1");
+        early.occurred = "2026-11-19T23:59:59Z".parse().unwrap();
+        let offered = desk.intake.offer(vec![early], vec![]).await.unwrap();
+        assert_eq!(offered, Offered::default());
+    }
+
+    #[tokio::test]
+    async fn a_watermark_moves_with_its_runs() {
+        let desk = Desk::new(vec![flow("a", "mde.alert.new", "mde")]);
+        let put = Op::Put { name: "poll/mde".into(), body: b"x".to_vec() };
+        desk.intake.offer(vec![event("mde:1")], vec![put]).await.unwrap();
+        assert_eq!(desk.intake.store.get("poll/mde").unwrap().as_deref(), Some(b"x".as_slice()));
+    }
+
+    #[test]
+    fn endless_keys_are_hashed() {
+        assert_eq!(bounded("k".into()), "k");
+        assert!(bounded("k".repeat(600)).len() < 50);
+    }
+}

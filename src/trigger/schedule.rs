@@ -1,0 +1,273 @@
+//! Schedules: cron in a time zone, or a fixed pace. One run per scheduled instant, whatever restarts in between (S5).
+//!
+//! A local time that daylight saving skips is run once, right after the gap; one that comes twice is run the first time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cron::Cron;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use tokio_util::sync::CancellationToken;
+
+use super::{Deployed, Event, Intake};
+use crate::check::program::{Missed, Overlap, Schedule, When};
+use crate::journal::{Op, RunQuery, RunStatus, StoreError};
+use crate::value::Value;
+
+/// Missed occurrences that `run_all` makes up for at once.
+const MAX_MISSED: usize = 100;
+/// What a window reaches back before the last one's end: evidence arrives late.
+const WINDOW_OVERLAP: SignedDuration = SignedDuration::from_hours(2);
+/// The longest sleep, so that a change of the wall clock is noticed.
+const MAX_SLEEP: Duration = Duration::from_secs(30);
+
+/// Runs the schedules of all flows until the token is cancelled.
+pub async fn run(intake: Arc<Intake>, stop: CancellationToken) {
+    loop {
+        let now = intake.clock.now();
+        let mut next: Option<Timestamp> = None;
+        for deployed in intake.flows.now().iter() {
+            let Some(schedule) = &deployed.flow.trigger.schedule else { continue };
+            match tick(&intake, deployed, schedule, now).await {
+                Ok(due) => next = [next, due].into_iter().flatten().min(),
+                Err(error) => {
+                    tracing::warn!(flow = %deployed.flow.name, %error, "a schedule failed; it is tried again")
+                }
+            }
+        }
+        let pause = next.map_or(MAX_SLEEP, |at| {
+            Duration::try_from(at.duration_since(intake.clock.now())).unwrap_or(Duration::ZERO)
+        });
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause.clamp(Duration::from_millis(50), MAX_SLEEP)) => {}
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ScheduleError {
+    #[error("reading the schedule: {0}")]
+    Schedule(String),
+    #[error("storing an occurrence: {0}")]
+    Store(#[from] StoreError),
+}
+
+/// Offers what is due for one flow; returns when it is due next.
+async fn tick(
+    intake: &Intake,
+    deployed: &Deployed,
+    schedule: &Schedule,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, ScheduleError> {
+    let flow = &deployed.flow.name;
+    let clock = Occurrences::new(schedule)?;
+    let stored = instant(intake, &format!("schedule/{flow}/last"))?;
+    let last = stored.unwrap_or(deployed.activated);
+    let (due, skipped_to) = due(&clock, schedule.missed, last, now)?;
+    // What is left out is left out for good.
+    let passed = skipped_to.filter(|_| due.is_empty());
+    for at in &due {
+        if schedule.overlap != Overlap::Allow && going(intake, flow)? {
+            match schedule.overlap {
+                Overlap::Skip => {
+                    tracing::warn!(%flow, %at, "the last run is still going: this occurrence is skipped");
+                    let put = put(flow, *at);
+                    intake.offer(vec![], vec![put]).await?;
+                    continue;
+                }
+                // It waits here, on disk by its absence, until the run before it has ended.
+                _ => return Ok(now.checked_add(SignedDuration::from_secs(1)).ok()),
+            }
+        }
+        let event = occurrence(intake, flow, *at, deployed.activated)?;
+        intake.offer(vec![event], vec![put(flow, *at)]).await?;
+    }
+    if let Some(at) = passed {
+        intake.offer(vec![], vec![put(flow, at)]).await?;
+    }
+    clock.after(now)
+}
+
+fn put(flow: &str, at: Timestamp) -> Op {
+    Op::Put { name: format!("schedule/{flow}/last"), body: at.to_string().into_bytes() }
+}
+
+fn instant(intake: &Intake, name: &str) -> Result<Option<Timestamp>, StoreError> {
+    let body = intake.store.get(name)?;
+    Ok(body.and_then(|body| std::str::from_utf8(&body).ok()?.parse().ok()))
+}
+
+fn going(intake: &Intake, flow: &str) -> Result<bool, StoreError> {
+    let query = RunQuery { flow: Some(flow.to_owned()), limit: 1, ..RunQuery::default() };
+    Ok(intake.store.runs(&query)?.first().is_some_and(|row| !row.status.is_final()))
+}
+
+fn occurrence(intake: &Intake, flow: &Arc<str>, at: Timestamp, activated: Timestamp) -> Result<Event, StoreError> {
+    let query =
+        RunQuery { flow: Some(flow.to_string()), status: Some(RunStatus::Succeeded), limit: 1, ..RunQuery::default() };
+    let last = intake.store.runs(&query)?.first().and_then(|row| row.payload.get("window_end")?.as_datetime());
+    let from = last.unwrap_or(activated.min(at));
+    let start = from.checked_sub(WINDOW_OVERLAP).unwrap_or(from);
+    let payload = Value::object([
+        ("scheduled", Value::Datetime(at)),
+        ("window_start", Value::Datetime(start)),
+        ("window_end", Value::Datetime(at)),
+    ]);
+    Ok(Event {
+        kind: "schedule".into(),
+        connection: None,
+        flow: Some(Arc::clone(flow)),
+        key: format!("schedule:{at}"),
+        occurred: at,
+        payload,
+        inputs: Value::empty(),
+    })
+}
+
+/// The occurrences after `last` up to now that are to run, and up to where time has passed.
+fn due(
+    clock: &Occurrences,
+    missed: Missed,
+    last: Timestamp,
+    now: Timestamp,
+) -> Result<(Vec<Timestamp>, Option<Timestamp>), ScheduleError> {
+    let mut due = vec![];
+    let mut at = last;
+    while let Some(next) = clock.after(at)? {
+        if next > now {
+            break;
+        }
+        due.push(next);
+        at = next;
+        // Only the newest ones can be wanted; a pace of a second over a year of absence must not fill memory.
+        if due.len() > MAX_MISSED * 2 {
+            due.drain(..MAX_MISSED);
+            if let Some(near) = clock.near(now) {
+                at = at.max(near);
+            }
+        }
+    }
+    let passed = due.last().copied();
+    let on_time = |at: &Timestamp| now.duration_since(*at) <= SignedDuration::from_mins(1);
+    let due = match missed {
+        Missed::RunAll => due.split_off(due.len().saturating_sub(MAX_MISSED)),
+        Missed::RunOnce => due.pop().into_iter().collect(),
+        Missed::Skip => due.pop().into_iter().filter(on_time).collect(),
+    };
+    Ok((due, passed))
+}
+
+/// When a schedule is due.
+enum Occurrences {
+    Cron(Box<Cron>, TimeZone),
+    Every(SignedDuration),
+}
+
+impl Occurrences {
+    fn new(schedule: &Schedule) -> Result<Self, ScheduleError> {
+        match &schedule.when {
+            When::Cron { pattern, timezone } => {
+                let cron = pattern.parse::<Cron>().map_err(|error| ScheduleError::Schedule(error.to_string()))?;
+                let zone = TimeZone::get(timezone).map_err(|error| ScheduleError::Schedule(error.to_string()))?;
+                Ok(Occurrences::Cron(Box::new(cron), zone))
+            }
+            When::Every(pace) => {
+                let pace = SignedDuration::try_from(*pace).unwrap_or(SignedDuration::MAX);
+                Ok(Occurrences::Every(pace.max(SignedDuration::from_secs(1))))
+            }
+        }
+    }
+
+    /// The first occurrence after an instant; `None` for a pattern that never comes (31 February).
+    fn after(&self, at: Timestamp) -> Result<Option<Timestamp>, ScheduleError> {
+        match self {
+            Occurrences::Cron(cron, zone) => {
+                let zoned = at.to_zoned(zone.clone());
+                let next = cron.find_next_occurrence(&zoned, false).ok().map(|next| next.timestamp());
+                Ok(next.filter(|next| *next > at))
+            }
+            // Multiples of the pace since the epoch, so that a restart does not move them.
+            Occurrences::Every(pace) => {
+                let step = pace.as_secs().max(1);
+                let next = at.as_second().div_euclid(step).saturating_add(1).saturating_mul(step);
+                Ok(Timestamp::from_second(next).ok())
+            }
+        }
+    }
+
+    /// An instant shortly before now from which a long absence is followed on.
+    fn near(&self, now: Timestamp) -> Option<Timestamp> {
+        match self {
+            Occurrences::Cron(..) => now.checked_sub(SignedDuration::from_hours(24)).ok(),
+            Occurrences::Every(pace) => now.checked_sub(pace.checked_mul(i32::try_from(MAX_MISSED).ok()?)?).ok(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Desk, flow};
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn cron(pattern: &str, zone: &str) -> Occurrences {
+        let when = When::Cron { pattern: pattern.into(), timezone: zone.into() };
+        Occurrences::new(&Schedule { when, missed: Missed::RunOnce, overlap: Overlap::Skip }).unwrap()
+    }
+
+    fn next(clock: &Occurrences, from: &str, count: usize) -> Vec<String> {
+        let mut now = at(from);
+        (0..count)
+            .map(|_| {
+                now = clock.after(now).unwrap().unwrap();
+                now.to_string()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_local_time_runs_once_through_daylight_saving() {
+        // Paris springs forward on 2026-03-29 at 02:00 and falls back on 2026-10-25 at 03:00.
+        let spring = next(&cron("30 2 * * *", "Europe/Paris"), "2026-03-28T12:00:00Z", 2);
+        assert_eq!(spring, ["2026-03-29T01:00:00Z", "2026-03-30T00:30:00Z"]);
+        let autumn = next(&cron("30 2 * * *", "Europe/Paris"), "2026-10-24T12:00:00Z", 2);
+        assert_eq!(autumn, ["2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"]);
+        assert_eq!(next(&cron("0 9 * * 1", "UTC"), "2026-11-20T00:00:00Z", 1), ["2026-11-23T09:00:00Z"]);
+        assert_eq!(cron("0 0 31 2 *", "UTC").after(at("2026-11-20T00:00:00Z")).unwrap(), None);
+    }
+
+    #[test]
+    fn missed_occurrences_follow_the_flow() {
+        let clock = Occurrences::Every(SignedDuration::from_mins(15));
+        let run = |missed| due(&clock, missed, at("2026-11-20T00:00:00Z"), at("2026-11-20T01:10:00Z")).unwrap();
+        assert_eq!(run(Missed::RunAll).0.len(), 4);
+        assert_eq!(run(Missed::RunOnce).0, [at("2026-11-20T01:00:00Z")]);
+        assert_eq!(run(Missed::Skip), (vec![], Some(at("2026-11-20T01:00:00Z"))));
+        let year = due(&clock, Missed::RunAll, at("2025-11-20T00:00:00Z"), at("2026-11-20T01:10:00Z")).unwrap();
+        assert_eq!(year.0.len(), MAX_MISSED);
+    }
+
+    #[tokio::test]
+    async fn an_occurrence_starts_one_run_with_its_window() {
+        let schedule =
+            Schedule { when: When::Every(Duration::from_secs(900)), missed: Missed::RunOnce, overlap: Overlap::Skip };
+        let mut desk = Desk::new(vec![flow("hunt", "schedule", "")]);
+        let deployed = desk.intake.flows.find("hunt").unwrap();
+        let now = at("2026-11-20T00:16:00Z");
+        tick(&desk.intake, &deployed, &schedule, now).await.unwrap();
+        tick(&desk.intake, &deployed, &schedule, now).await.unwrap();
+        let rows = desk.taken();
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows[0].key, "schedule:2026-11-20T00:15:00Z");
+        assert_eq!(rows[0].payload.get("window_start"), Some(&Value::Datetime(at("2026-11-19T22:00:00Z"))));
+        // Still going: the next one is skipped, and not run later.
+        tick(&desk.intake, &deployed, &schedule, at("2026-11-20T00:31:00Z")).await.unwrap();
+        assert_eq!(desk.taken(), []);
+        assert_eq!(instant(&desk.intake, "schedule/hunt/last").unwrap(), Some(at("2026-11-20T00:30:00Z")));
+    }
+}

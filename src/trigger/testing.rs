@@ -1,0 +1,83 @@
+//! What the tests of triggers share: a desk with a store in memory and flows without steps.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::*;
+use crate::catalog::{Effect, Type};
+use crate::check::program::{Block, Bundle, CheckedTrigger};
+use crate::clock::Clock;
+use crate::journal::RunRow;
+use crate::journal::memory::MemoryStore;
+
+pub(crate) struct Desk {
+    pub(crate) intake: Arc<Intake>,
+    accepted: UnboundedReceiver<Vec<RunRow>>,
+}
+
+impl Desk {
+    pub(crate) fn new(flows: Vec<CheckedFlow>) -> Self {
+        let (sender, accepted) = tokio::sync::mpsc::unbounded_channel();
+        let flows = flows.into_iter().map(|flow| Deployed { flow: Arc::new(flow), mode: Mode::Live, activated: now() });
+        let clock = Clock::from_fn(now);
+        let gate = Arc::new(Gate::new(0, 1000));
+        gate.enter(Phase::Serving);
+        let store = Arc::new(MemoryStore::new());
+        let intake = Intake::new(store, Flows::new(flows.collect()), clock, gate, sender);
+        Desk { intake: Arc::new(intake), accepted }
+    }
+
+    /// All rows that were handed over so far.
+    pub(crate) fn taken(&mut self) -> Vec<RunRow> {
+        std::iter::from_fn(|| self.accepted.try_recv().ok()).flatten().collect()
+    }
+}
+
+pub(crate) fn now() -> Timestamp {
+    "2026-11-20T00:00:00Z".parse().unwrap()
+}
+
+pub(crate) fn event(key: &str) -> Event {
+    Event {
+        kind: "mde.alert.new".into(),
+        connection: Some("mde".into()),
+        flow: None,
+        key: key.into(),
+        occurred: now(),
+        payload: Value::object([("alert_id", Value::str(key))]),
+        inputs: Value::empty(),
+    }
+}
+
+pub(crate) fn flow(name: &str, kind: &str, connection: &str) -> CheckedFlow {
+    CheckedFlow {
+        name: name.into(),
+        description: "".into(),
+        owner: "".into(),
+        version: format!("v-{name}").into(),
+        trigger: CheckedTrigger {
+            kind: kind.into(),
+            connection: (!connection.is_empty()).then(|| connection.into()),
+            filter: None,
+            dedupe: None,
+            concurrency: None,
+            schedule: None,
+            webhook: None,
+        },
+        inputs: vec![],
+        mode: None,
+        limits: vec![],
+        root: Block::default(),
+        on_failure: Block::default(),
+        finally: Block::default(),
+        outputs: vec![],
+        output_type: Type::Any,
+        called: BTreeMap::new(),
+        facts: BTreeSet::new(),
+        explained: BTreeSet::new(),
+        effect: Effect::Read,
+        uses: BTreeSet::new(),
+        bundle: Bundle::default(),
+    }
+}
