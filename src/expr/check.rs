@@ -2,6 +2,14 @@
 
 use std::sync::Arc;
 
+mod help;
+mod proof;
+
+use help::{compare_help, list_some, literal_text, named, some_field};
+
+pub(super) use help::bool_help;
+pub(super) use proof::{common, proves, refutes, union};
+
 use super::ast::{Each, Kind, Node, Op};
 use super::functions::{Function, K, Style};
 use super::lex::fault;
@@ -123,34 +131,18 @@ impl<'a> Checker<'a> {
                 self.boolean(operand);
                 Type::Bool.into()
             }
-            Kind::Negate(operand) => {
-                let ty = self.plain(operand);
-                if !matches!(ty, Type::Int | Type::Number | Type::Duration | Type::Any) {
-                    self.report("WF0413", &whole, format!("`-` does not work on {}", named(&ty)), "");
-                }
-                ty.into()
-            }
+            Kind::Negate(operand) => self.negated(operand, &whole).into(),
             Kind::And(parts) => self.narrowed(parts, proves),
             Kind::Or(parts) => self.narrowed(parts, refutes),
             Kind::If(parts) => self.conditional(parts, &whole),
             Kind::Binary { op, left, right, number } => {
-                let op = *op;
                 let (l, r) = (self.node(left), self.node(right));
                 if !(l.optional && r.optional && matches!(op, Op::Eq | Op::Ne)) {
-                    for (side, ty) in [(&*left, &l), (&*right, &r)] {
-                        if ty.optional {
-                            let shown = side.describe();
-                            self.report(
-                                "WF0416",
-                                side,
-                                format!("{shown} is optional here"),
-                                format!("give a default: `{shown}.orValue(…)`"),
-                            );
-                        }
-                    }
+                    self.not_optional(left, &l);
+                    self.not_optional(right, &r);
                 }
                 *number = matches!(l.ty, Type::Number) || matches!(r.ty, Type::Number);
-                self.binary(op, (left, &l.ty), (right, &r.ty), &whole).into()
+                self.binary(*op, (left, &l.ty), (right, &r.ty), &whole).into()
             }
             Kind::Call { function, args, .. } => {
                 let function = *function;
@@ -170,6 +162,22 @@ impl<'a> Checker<'a> {
                 let (kind, var) = (*kind, Arc::clone(var));
                 self.each(kind, range, &var, body, filter.as_deref_mut())
             }
+        }
+    }
+
+    fn negated(&mut self, operand: &mut Node, whole: &Node) -> Type {
+        let ty = self.plain(operand);
+        if !matches!(ty, Type::Int | Type::Number | Type::Duration | Type::Any) {
+            self.report("WF0413", whole, format!("`-` does not work on {}", named(&ty)), "");
+        }
+        ty
+    }
+
+    fn not_optional(&mut self, side: &Node, ty: &Ty) {
+        if ty.optional {
+            let shown = side.describe();
+            let help = format!("give a default: `{shown}.orValue(…)`");
+            self.report("WF0416", side, format!("{shown} is optional here"), help);
         }
     }
 
@@ -620,39 +628,6 @@ impl Node {
     }
 }
 
-/// Roots that have a value where this is true.
-pub(super) fn proves(node: &Node) -> Vec<Arc<str>> {
-    match &node.kind {
-        Kind::Has { .. } => node.static_path().map(|(root, _)| Arc::clone(root)).into_iter().collect(),
-        Kind::And(parts) => union(parts.iter().map(proves)),
-        Kind::Or(parts) => common(parts.iter().map(proves)),
-        Kind::Not(operand) => refutes(operand),
-        _ => vec![],
-    }
-}
-
-/// Roots that have a value where this is false.
-pub(super) fn refutes(node: &Node) -> Vec<Arc<str>> {
-    match &node.kind {
-        Kind::Not(operand) => proves(operand),
-        Kind::Or(parts) => union(parts.iter().map(refutes)),
-        Kind::And(parts) => common(parts.iter().map(refutes)),
-        _ => vec![],
-    }
-}
-
-pub(super) fn union(sets: impl Iterator<Item = Vec<Arc<str>>>) -> Vec<Arc<str>> {
-    let mut names: Vec<Arc<str>> = sets.flatten().collect();
-    names.sort();
-    names.dedup();
-    names
-}
-
-pub(super) fn common(mut sets: impl Iterator<Item = Vec<Arc<str>>>) -> Vec<Arc<str>> {
-    let first = sets.next().unwrap_or_default();
-    sets.fold(first, |so_far, set| so_far.into_iter().filter(|name| set.contains(name)).collect())
-}
-
 /// An estimate of the steps of an evaluation.
 fn cost(node: &Node) -> u64 {
     let sum = |nodes: &mut dyn Iterator<Item = &Node>| nodes.fold(1u64, |total, node| total.saturating_add(cost(node)));
@@ -690,13 +665,6 @@ fn literal_type(value: &Value) -> Type {
     }
 }
 
-fn literal_text(node: &Node) -> Option<&str> {
-    match &node.kind {
-        Kind::Literal(Value::String(text)) => Some(text),
-        _ => None,
-    }
-}
-
 fn alike(left: &Type, right: &Type) -> bool {
     let numeric = |ty: &Type| matches!(ty, Type::Int | Type::Number);
     let lists = |l: &Type, r: &Type| matches!((l, r), (Type::List(l), Type::List(r)) if alike(l, r));
@@ -705,69 +673,6 @@ fn alike(left: &Type, right: &Type) -> bool {
         || (numeric(left) && numeric(right))
         || (left.is_text() && right.is_text())
         || lists(left, right)
-}
-
-fn compare_help(one: (&Node, &Type), other: (&Node, &Type)) -> Option<String> {
-    let text = literal_text(other.0);
-    match (one.1, other.1, text) {
-        (Type::Datetime, Type::String, Some(text)) => Some(format!("write `timestamp('{text}')`")),
-        (Type::Duration, Type::String, Some(text)) => Some(format!("write `duration('{text}')`")),
-        (Type::Int | Type::Number, Type::String, Some(text)) if text.parse::<f64>().is_ok() => {
-            Some(format!("write {text} without quotes"))
-        }
-        (Type::Bool, Type::String, Some("true" | "false")) => Some("write it without quotes".into()),
-        (Type::String | Type::Enum(_), Type::Int | Type::Number | Type::Bool, _) => {
-            Some("put the value in quotes".into())
-        }
-        (Type::List(_), ty, _) if !matches!(ty, Type::List(_)) => {
-            Some(format!("ask whether it is in the list: `x in {}`", one.0.describe()))
-        }
-        _ => None,
-    }
-}
-
-pub(super) fn bool_help(ty: &Type, node: &Node) -> String {
-    let shown = node.describe();
-    match ty {
-        Type::List(_) | Type::Map(_) => format!("write `size({shown}) > 0`"),
-        Type::Enum(words) => {
-            words.values.first().map_or(String::new(), |value| format!("compare it: `{shown} == '{value}'`"))
-        }
-        Type::Object(_) => format!("ask for a member: `has({shown}.{})`", some_field(ty)),
-        Type::String => format!("compare it: `{shown} == '…'`"),
-        _ => "compare it with a value".into(),
-    }
-}
-
-/// The member that a `has(…)` would most likely name.
-fn some_field(ty: &Type) -> String {
-    match ty {
-        Type::Object(object) if object.fields.contains_key("id") => "id".into(),
-        Type::Object(object) => {
-            let required =
-                object.fields.iter().find(|(_, field)| !field.optional).or_else(|| object.fields.iter().next());
-            required.map_or_else(|| "field".into(), |(name, _)| name.to_string())
-        }
-        _ => "field".into(),
-    }
-}
-
-/// A type with its article where a sentence needs one.
-fn named(ty: &Type) -> String {
-    match ty {
-        Type::List(_) => format!("a {ty}"),
-        Type::Map(_) => format!("a {ty}"),
-        Type::Object(object) if &*object.name == "map" => "a map".into(),
-        Type::Object(_) | Type::Enum(_) => format!("{ty}"),
-        _ => ty.to_string(),
-    }
-}
-
-fn list_some<'s>(lead: &str, names: impl Iterator<Item = &'s Arc<str>>) -> String {
-    let all: Vec<&str> = names.map(|name| &**name).collect();
-    let shown = all.iter().take(8).copied().collect::<Vec<_>>().join(", ");
-    let more = if all.len() > 8 { ", …" } else { "" };
-    format!("{lead} {shown}{more}")
 }
 
 fn result_type(k: K, types: &[Ty]) -> Ty {

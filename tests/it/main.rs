@@ -11,3 +11,4 @@ mod sandbox;
 mod sandbox_client;
 mod shipped;
 mod smtp;
+mod tidy;
