@@ -9,8 +9,8 @@ use super::Fault;
 pub(super) const MAX_TEXT: usize = 4096;
 /// Deepest nesting of brackets.
 const MAX_DEPTH: usize = 32;
-/// Most operators, dots and indexes in one run between commas, `&&`, `||` and brackets: each is a level of the tree.
-const MAX_CHAIN: usize = 64;
+/// Most levels of the tree. Each operator, dot and bracket between commas, `&&` and `||` is one.
+const MAX_LEVELS: usize = 96;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum TokenKind {
@@ -35,8 +35,8 @@ pub(super) struct Token<'a> {
     pub mate: usize,
 }
 
-/// Scans and validates; the first fault ends it, since what follows would be noise.
-pub(super) fn scan(text: &str) -> Result<Vec<Token<'_>>, Fault> {
+/// Scans and validates; gives the tokens and the depth of their tree. The first fault ends it, since what follows would be noise.
+pub(super) fn scan(text: &str) -> Result<(Vec<Token<'_>>, usize), Fault> {
     if text.len() > MAX_TEXT {
         let message = format!("the expression has {} bytes; the limit is {MAX_TEXT}", text.len());
         return Err(fault("WF0505", 0, text.len(), message, "split it with `set`, or into `all` / `any`"));
@@ -49,8 +49,8 @@ pub(super) fn scan(text: &str) -> Result<Vec<Token<'_>>, Fault> {
     let mut tokens = scanner.tokens;
     match_brackets(text, &mut tokens)?;
     Validator { text, tokens: &tokens }.run()?;
-    chains(&tokens)?;
-    Ok(tokens)
+    let depth = depth(&tokens)?;
+    Ok((tokens, depth))
 }
 
 pub(super) fn fault(
@@ -433,35 +433,50 @@ impl Validator<'_, '_> {
     }
 }
 
-fn chains(tokens: &[Token<'_>]) -> Result<(), Fault> {
-    let mut counts = vec![0usize];
+/// One bracket level while its depth is counted.
+#[derive(Default)]
+struct Level {
+    operators: usize,
+    deepest_child: usize,
+    deepest: usize,
+    map: bool,
+}
+
+impl Level {
+    fn depth(&self) -> usize {
+        self.deepest.max(self.operators + self.deepest_child)
+    }
+
+    fn restart(&mut self) {
+        *self = Level { deepest: self.depth(), map: self.map, ..Level::default() };
+    }
+}
+
+/// Bounds the depth of the tree: every operator of a run and every bracket is a level of it.
+fn depth(tokens: &[Token<'_>]) -> Result<usize, Fault> {
+    let mut levels = vec![Level::default()];
     for token in tokens {
+        let Some(level) = levels.last_mut() else { break };
         match (token.kind, token.text) {
             (TokenKind::Open { .. }, mark) => {
-                if let (Some(count), true) = (counts.last_mut(), mark != "{") {
-                    *count += 1;
-                }
-                counts.push(0);
+                level.operators += 1;
+                levels.push(Level { map: mark == "{", ..Level::default() });
             }
             (TokenKind::Close, _) => {
-                counts.pop();
-            }
-            (TokenKind::Op, "," | "&&" | "||" | ":") => {
-                if let Some(count) = counts.last_mut() {
-                    *count = 0;
+                let closed = levels.pop().map_or(0, |level| level.depth());
+                if let Some(level) = levels.last_mut() {
+                    level.deepest_child = level.deepest_child.max(closed);
                 }
             }
-            (TokenKind::Op, _) | (TokenKind::Word, "in") => {
-                if let Some(count) = counts.last_mut() {
-                    *count += 1;
-                }
-            }
+            (TokenKind::Op, "," | "&&" | "||") => level.restart(),
+            (TokenKind::Op, ":") if level.map => level.restart(),
+            (TokenKind::Op, _) | (TokenKind::Word, "in") => level.operators += 1,
             _ => {}
         }
-        if counts.last().is_some_and(|count| *count > MAX_CHAIN) {
-            let message = format!("more than {MAX_CHAIN} operators in one run");
-            return Err(fault("WF0505", token.start, token.end, message, "split it with `set`"));
+        if levels.last().is_some_and(|level| level.depth() > MAX_LEVELS) {
+            let message = format!("the expression is deeper than {MAX_LEVELS} operators and brackets");
+            return Err(fault("WF0505", token.start, token.end, message, "split it with `set`, or into `all` / `any`"));
         }
     }
-    Ok(())
+    Ok(levels.first().map_or(0, Level::depth))
 }

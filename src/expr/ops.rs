@@ -45,20 +45,18 @@ fn order_numbers(left: &Value, right: &Value) -> Option<Ordering> {
     }
 }
 
-/// Exact: an `i64` has more digits than a double can hold.
+/// As CEL says: by the double nearest to the int; a double beyond all ints is ordered by its side.
 fn order_mixed(int: i64, number: f64) -> Option<Ordering> {
     if number.is_nan() {
         return None;
     }
-    if number >= 9_223_372_036_854_775_808.0 {
+    if number > 9_223_372_036_854_775_808.0 {
         return Some(Ordering::Less);
     }
     if number < -9_223_372_036_854_775_808.0 {
         return Some(Ordering::Greater);
     }
-    let whole = number.trunc();
-    let by_whole = int.cmp(&(whole as i64));
-    Some(by_whole.then_with(|| 0.0f64.partial_cmp(&(number - whole)).unwrap_or(Ordering::Equal)))
+    (int as f64).partial_cmp(&number)
 }
 
 /// Applies a binary operator; the error is a sentence without the operands' names.
@@ -151,7 +149,7 @@ fn fraction(op: Op, left: f64, right: f64) -> Result<Value, String> {
 
 /// The years 1 to 9999: what RFC 3339 can write.
 pub(super) fn in_range(at: Timestamp) -> bool {
-    (-62_135_596_800..=253_402_300_799).contains(&at.as_second())
+    at.as_nanosecond() >= -62_135_596_800_000_000_000 && at.as_second() <= 253_402_300_799
 }
 
 fn shift(at: Timestamp, span: Option<SignedDuration>) -> Result<Value, String> {

@@ -22,13 +22,32 @@ const MAX_EACH: usize = 2;
 /// Size of one compiled pattern, in bytes.
 const MAX_REGEX: usize = 256 * 1024;
 
+/// Depth that the crate's parser takes on any thread's stack; it uses a good part of 200 KiB a level without optimisation.
+const SHALLOW: usize = 4;
+/// Stack for a deeper text, in bytes.
+const STACK: usize = 64 * 1024 * 1024;
+
 /// Parses a text into a tree, or says what is wrong with it.
 pub(super) fn parse(text: &str) -> Result<Node, Vec<Fault>> {
-    let tokens = lex::scan(text).map_err(|fault| vec![fault])?;
+    let (tokens, depth) = lex::scan(text).map_err(|fault| vec![fault])?;
+    if depth <= SHALLOW {
+        return lower(text, &tokens);
+    }
+    let apart = std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().name("parse".into()).stack_size(STACK);
+        builder.spawn_scoped(scope, || lower(text, &tokens)).ok().and_then(|thread| thread.join().ok())
+    });
+    apart.unwrap_or_else(|| {
+        let message = "the expression is too deep to be read now";
+        Err(vec![fault("WF0505", 0, text.len(), message, "split it with `set`, or into `all` / `any`")])
+    })
+}
+
+fn lower(text: &str, tokens: &[Token<'_>]) -> Result<Node, Vec<Fault>> {
     let parser = cel::Env::default().parser().max_recursion_depth(MAX_RECURSION);
     let parser = parser.enable_optional_syntax(true).enable_ident_escape_syntax(true);
     let (tree, info) = parser.parse_with_source_info(text).map_err(|errors| translate(text, &errors))?;
-    let mut lowering = Lowering { tokens: &tokens, info: &info, faults: Vec::new(), each: 0 };
+    let mut lowering = Lowering { tokens, info: &info, faults: Vec::new(), each: 0 };
     let node = lowering.node(&tree);
     if lowering.faults.is_empty() { Ok(node) } else { Err(lowering.faults) }
 }

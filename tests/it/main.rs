@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by ending")]
 
 mod cases;
+mod cel;
 mod cli;
 mod codes;
 mod contract;

@@ -4,8 +4,8 @@ use base64::Engine as _;
 
 use super::super::functions::short_duration;
 use super::super::trace;
-use super::escape::percent;
-use crate::catalog::Type;
+use super::escape::{escape, percent};
+use crate::catalog::{Context, Type};
 use crate::diag::did_you_mean;
 use crate::value::Value;
 
@@ -292,32 +292,54 @@ fn truncate(args: &[Option<Value>]) -> Result<Value, String> {
 const MAX_ROWS: usize = 200;
 
 fn table(args: &[Option<Value>]) -> Result<Value, String> {
+    markup(args, Context::Plain).map(Value::str)
+}
+
+/// The table as markup of a context: its cells are escaped, its own lines are not.
+pub(super) fn markup(args: &[Option<Value>], context: Context) -> Result<String, String> {
     let rows = list(args, 0)?;
     let mut columns: Vec<String> =
         (1..args.len()).map(|at| text(args, at).map(str::to_owned)).collect::<Result<_, _>>()?;
     if columns.is_empty() {
         for row in rows.iter().take(MAX_ROWS) {
             let members = row.as_map().ok_or_else(|| format!("wants a list of maps, not of {}", row.kind()))?;
-            for key in members.keys().filter(|key| !columns.iter().any(|seen| *seen == ***key)).collect::<Vec<_>>() {
-                columns.push(key.to_string());
+            for key in members.keys() {
+                if !columns.iter().any(|seen| **seen == **key) {
+                    columns.push(key.to_string());
+                }
             }
         }
         columns.truncate(16);
     }
-    let line = |cells: Vec<String>| format!("| {} |", cells.join(" | "));
-    let mut lines = vec![line(columns.clone()), line(vec!["---".into(); columns.len()])];
+    let html = context == Context::Html;
+    let line = |cells: Vec<String>, tag: &str| {
+        if html {
+            format!("<tr><{tag}>{}</{tag}></tr>", cells.join(&format!("</{tag}><{tag}>")))
+        } else {
+            format!("| {} |", cells.join(" | "))
+        }
+    };
+    let head = columns.iter().map(|column| cell(column, context)).collect();
+    let mut lines = vec![line(head, "th")];
+    if !html {
+        lines.push(line(vec!["---".into(); columns.len()], ""));
+    }
     for row in rows.iter().take(MAX_ROWS) {
-        let cells = columns.iter().map(|column| row.get(column).map_or_else(String::new, cell)).collect();
-        lines.push(line(cells));
+        let shown = |value: &Value| scalar(value).unwrap_or_else(|_| trace::short(value));
+        let cells = columns.iter().map(|column| row.get(column).map_or_else(String::new, |v| cell(&shown(v), context)));
+        lines.push(line(cells.collect(), "td"));
     }
     if rows.len() > MAX_ROWS {
-        lines.push(format!("and {} more", rows.len() - MAX_ROWS));
+        lines.push(line(vec![format!("and {} more", rows.len() - MAX_ROWS)], "td"));
     }
-    Ok(Value::str(lines.join("\n")))
+    let joined = lines.join("\n");
+    Ok(if html { format!("<table>\n{joined}\n</table>") } else { joined })
 }
 
 /// A cell must not end its row or its column.
-fn cell(value: &Value) -> String {
-    let shown = scalar(value).unwrap_or_else(|_| trace::short(value));
-    shown.replace(['\r', '\n'], " ").replace('|', "\\|")
+fn cell(text: &str, context: Context) -> String {
+    match context {
+        Context::Html | Context::Markdown | Context::Card => escape(&text.replace(['\r', '\n'], " "), context),
+        _ => text.replace(['\r', '\n'], " ").replace('|', "\\|"),
+    }
 }

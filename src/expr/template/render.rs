@@ -10,6 +10,11 @@ use crate::value::Value;
 pub(super) fn render(template: &Template, env: &dyn Env) -> Result<Value, EvalError> {
     let mut renderer = Renderer { env, context: template.context, out: String::new(), items: vec![], visited: 0 };
     if let (true, [Part::Value(piece)]) = (template.single, template.parts.as_slice()) {
+        if let (Piece::Call { helper, args }, true) = (piece, renderer.marks_up())
+            && helper.name == "table"
+        {
+            return renderer.table(args).map(Value::str);
+        }
         let value = renderer.piece(piece)?;
         // Typed values reach their sink as data; text is escaped for it like any other interpolation.
         return Ok(match value {
@@ -34,6 +39,10 @@ impl Renderer<'_> {
         for part in parts {
             match part {
                 Part::Text(text) => self.push(text)?,
+                Part::Value(Piece::Call { helper, args }) if helper.name == "table" && self.marks_up() => {
+                    let text = self.table(args)?;
+                    self.push(&text)?;
+                }
                 Part::Value(piece) => {
                     let value = self.piece(piece)?;
                     let text = helpers::scalar(&value).map_err(EvalError::new)?;
@@ -48,6 +57,16 @@ impl Renderer<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether tables are markup here, which escaping would spoil.
+    fn marks_up(&self) -> bool {
+        matches!(self.context, Context::Html | Context::Markdown | Context::Card)
+    }
+
+    fn table(&self, args: &[Piece]) -> Result<String, EvalError> {
+        let values = args.iter().map(|arg| self.piece(arg).map(Some)).collect::<Result<Vec<_>, _>>()?;
+        helpers::markup(&values, self.context).map_err(|reason| EvalError::new(format!("table: {reason}")))
     }
 
     fn each(&mut self, list: &Piece, body: &[Part], other: &[Part]) -> Result<(), EvalError> {

@@ -73,6 +73,18 @@ fn values_are_escaped_and_the_authors_text_is_not() {
 }
 
 #[test]
+fn a_table_is_markup_with_escaped_cells() {
+    let row = Value::object([("name", Value::str("<b>|x\n"))]);
+    let world = World::new().with("any", Value::object([("rows", Value::list(vec![row]))]));
+    let shown = |context| compiled(&world, "{{ table any.rows }}", context, false).eval(&world).unwrap();
+    assert_eq!(
+        shown(Context::Html),
+        Value::str("<table>\n<tr><th>name</th></tr>\n<tr><td>&lt;b&gt;|x </td></tr>\n</table>")
+    );
+    assert_eq!(shown(Context::Markdown), Value::str("| name |\n| --- |\n| &lt;b&gt;\\|x  |"));
+}
+
+#[test]
 fn files_have_blocks_over_typed_paths() {
     let world = World::new();
     let template = "{{#each alert.evidence}}{{ kind }} of {{ alert.id }}{{#if sha256}} {{ sha256 }}{{else}} -{{/if}};{{else}}none{{/each}}";

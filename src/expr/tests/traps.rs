@@ -57,6 +57,13 @@ fn parse_bombs_end_with_a_fault() {
         let shown: String = bomb.chars().take(30).collect();
         assert!(Cond::compile(&bomb, &world).is_err(), "{shown}");
     }
+    // What is just within the bounds fits on the stack of a test's thread, unoptimised.
+    world.cond(&format!("{}true{}", "(".repeat(32), ")".repeat(32)));
+    world.cond(&format!("{}alert.ips{} != []", "[".repeat(31), "]".repeat(31)));
+    world.cond(&format!("skip{} == 1", "+1".repeat(90)));
+    let calls = format!("string({}skip{}) == ''", "(string(".repeat(14), "))".repeat(14));
+    world.cond(&calls);
+    world.cond(&("true ? true : ".repeat(40) + "true"));
     // Wide is fine: only depth is bounded.
     world.cond(&vec!["alert.id == 'x'"; 150].join(" || "));
     world.cond(&format!("alert.id in [{}]", vec!["'abcdef'"; 300].join(", ")));
