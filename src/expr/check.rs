@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::ast::{Each, Kind, Node, Op};
 use super::functions::{Function, K, Style};
 use super::lex::fault;
+use super::narrow::{proves, refutes};
 use super::{Binding, Fault, Presence, Reference, TypeEnv};
 use crate::catalog::{EnumType, Field, ObjectType, Type};
 use crate::diag::did_you_mean;
@@ -381,9 +382,8 @@ impl<'a> Checker<'a> {
             Type::List(item) => {
                 if let (Kind::List(items), Type::Enum(words)) = (&right.0.kind, left.1) {
                     for (item, _) in items {
-                        match literal_text(item) {
-                            Some(text) => self.enum_value(words, text, item),
-                            None => {}
+                        if let Some(text) = literal_text(item) {
+                            self.enum_value(words, text, item);
                         }
                     }
                     if item.is_text() || **item == Type::Any {
@@ -618,39 +618,6 @@ impl Node {
     fn clone_span(&self) -> Node {
         Node { start: self.start, end: self.end, kind: Kind::List(vec![]) }
     }
-}
-
-/// Roots that have a value where this is true.
-pub(super) fn proves(node: &Node) -> Vec<Arc<str>> {
-    match &node.kind {
-        Kind::Has { .. } => node.static_path().map(|(root, _)| Arc::clone(root)).into_iter().collect(),
-        Kind::And(parts) => union(parts.iter().map(proves)),
-        Kind::Or(parts) => common(parts.iter().map(proves)),
-        Kind::Not(operand) => refutes(operand),
-        _ => vec![],
-    }
-}
-
-/// Roots that have a value where this is false.
-pub(super) fn refutes(node: &Node) -> Vec<Arc<str>> {
-    match &node.kind {
-        Kind::Not(operand) => proves(operand),
-        Kind::Or(parts) => union(parts.iter().map(refutes)),
-        Kind::And(parts) => common(parts.iter().map(refutes)),
-        _ => vec![],
-    }
-}
-
-pub(super) fn union(sets: impl Iterator<Item = Vec<Arc<str>>>) -> Vec<Arc<str>> {
-    let mut names: Vec<Arc<str>> = sets.flatten().collect();
-    names.sort();
-    names.dedup();
-    names
-}
-
-pub(super) fn common(mut sets: impl Iterator<Item = Vec<Arc<str>>>) -> Vec<Arc<str>> {
-    let first = sets.next().unwrap_or_default();
-    sets.fold(first, |so_far, set| so_far.into_iter().filter(|name| set.contains(name)).collect())
 }
 
 /// An estimate of the steps of an evaluation.
