@@ -54,9 +54,12 @@ pub(super) fn seal<'a>(bundle: &mut Bundle, catalog: &Catalog, actions: impl Ite
     Arc::from(hex(&digest16(&parts)))
 }
 
+/// Hashes by the address of their entry.
+type Digests = BTreeMap<usize, (Weak<Action>, Arc<str>)>;
+
 /// The hash of one entry, made once: an entry never changes, and writing it out costs more than checking a flow.
 fn entry_digest(action: &Arc<Action>) -> Arc<str> {
-    static KNOWN: Mutex<BTreeMap<usize, (Weak<Action>, Arc<str>)>> = Mutex::new(BTreeMap::new());
+    static KNOWN: Mutex<Digests> = Mutex::new(BTreeMap::new());
     // The weak pointer keeps the address from being given to another entry while it stands here.
     let address = Arc::as_ptr(action).addr();
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);

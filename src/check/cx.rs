@@ -32,7 +32,6 @@ pub(super) struct Checker<'a> {
     pub(super) deciding: Vec<BTreeSet<Arc<str>>>,
     /// Within `join: any`, where only reads are allowed.
     pub(super) racing: bool,
-    pub(super) owned: bool,
     /// A part did not compile: there is no checked flow, whether or not a finding says so.
     pub(super) failed: bool,
 }
@@ -55,7 +54,6 @@ impl<'a> Checker<'a> {
             bundle: Bundle::default(),
             deciding: Vec::new(),
             racing: false,
-            owned: false,
             failed: false,
         }
     }

@@ -14,6 +14,11 @@ use crate::flow::model::{self, Name, OnMore, Step, Text};
 /// Items of a foreach without `max_items:`, at most.
 const MAX_ITEMS: u32 = 1000;
 
+type Fields = std::collections::BTreeMap<Arc<str>, Field>;
+
+/// A step's output and the path below it.
+type Place = (Arc<str>, Vec<Arc<str>>);
+
 impl Checker<'_> {
     pub(super) fn foreach(&mut self, step: &Step) -> Compiled {
         let model::StepKind::Foreach { list, item, key, once_per, at_once, max_items, on_more, gather, body, collect } =
@@ -66,8 +71,7 @@ impl Checker<'_> {
     }
 
     /// The list, the type of its items, and the step's output that they are part of where the list is a plain path.
-    #[allow(clippy::type_complexity)]
-    fn looped_list(&mut self, list: &Text) -> (Option<Expr>, Type, Option<(Arc<str>, Vec<Arc<str>>)>) {
+    fn looped_list(&mut self, list: &Text) -> (Option<Expr>, Type, Option<Place>) {
         let Some(expr) = self.expr_unread(list) else { return (None, Type::Any, None) };
         let item = match &expr.ty {
             Type::List(item) => (**item).clone(),
@@ -110,12 +114,9 @@ impl Checker<'_> {
         }
     }
 
-    fn members(
-        &mut self,
-        members: &[(Name, Text)],
-    ) -> (Vec<(Arc<str>, Expr)>, std::collections::BTreeMap<Arc<str>, Field>) {
+    fn members(&mut self, members: &[(Name, Text)]) -> (Vec<(Arc<str>, Expr)>, Fields) {
         let mut done = Vec::with_capacity(members.len());
-        let mut fields = std::collections::BTreeMap::new();
+        let mut fields = Fields::new();
         for (name, text) in members {
             let expr = self.expr(text);
             let ty = expr.as_ref().map_or(Type::Any, |expr| expr.ty.clone());

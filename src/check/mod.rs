@@ -73,7 +73,6 @@ fn check_one(
 
 impl Checker<'_> {
     fn flow(&mut self, flow: &Flow) -> Option<CheckedFlow> {
-        self.owned = flow.owner.is_some();
         let limits = flow.limits.as_ref().map(fields::limits).unwrap_or_default();
         let inputs = self.declared(&flow.inputs);
         self.root("now", Type::Datetime);

@@ -77,7 +77,7 @@ impl Checker<'_> {
 
     fn unknown_options(&mut self, trigger: &Trigger, spec: &TriggerSpec) {
         for (name, _) in &trigger.options {
-            let known = spec.keys.iter().any(|key| *key == name.text) || LATER_OPTIONS.contains(&&*name.text);
+            let known = spec.keys.contains(&name.text) || LATER_OPTIONS.contains(&&*name.text);
             if !known {
                 let common = ["type", "connection", "where", "dedupe", "concurrency"];
                 let help = suggestion(&name.text, spec.keys.iter().map(|key| &**key).chain(common));

@@ -1,6 +1,6 @@
 //! A run's state: serialisable data, never closures or futures. It is rebuilt by replaying the journal's inputs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -142,6 +142,10 @@ pub(super) struct ForeachState {
     pub(super) running: Vec<ItemState>,
     pub(super) results: BTreeMap<usize, Value>,
     pub(super) errors: BTreeMap<usize, StepError>,
+    /// `once_per` keys that an item of this loop asked for: a second item with the same key is skipped here, since the
+    /// store gives a run its own claim again after a restart.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) keys: BTreeSet<Arc<str>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

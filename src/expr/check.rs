@@ -13,6 +13,7 @@ pub(super) use proof::{common, proves, refutes, union};
 use super::ast::{Each, Kind, Node, Op};
 use super::functions::{Function, K, Style};
 use super::lex::fault;
+use super::narrow::{proves, refutes};
 use super::{Binding, Fault, Presence, Reference, TypeEnv};
 use crate::catalog::{EnumType, Field, ObjectType, Type};
 use crate::diag::did_you_mean;
@@ -389,9 +390,8 @@ impl<'a> Checker<'a> {
             Type::List(item) => {
                 if let (Kind::List(items), Type::Enum(words)) = (&right.0.kind, left.1) {
                     for (item, _) in items {
-                        match literal_text(item) {
-                            Some(text) => self.enum_value(words, text, item),
-                            None => {}
+                        if let Some(text) = literal_text(item) {
+                            self.enum_value(words, text, item);
                         }
                     }
                     if item.is_text() || **item == Type::Any {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::ast::{Kind, Node};
 use super::check::{self, Checker};
 use super::lex::fault;
-use super::{Env, EvalError, Fault, Reference, Trace, TraceResult, TypeEnv, eval, parse, trace};
+use super::{Env, EvalError, Fault, Reference, Trace, TraceResult, TypeEnv, eval, narrow, parse, trace};
 use crate::catalog::Type;
 use crate::value::Value;
 
@@ -110,20 +110,20 @@ impl Cond {
     /// Roots that are known to have run where this is true (`has(isolation.id)` among the operands of an `all`).
     pub fn proves(&self) -> Vec<Arc<str>> {
         match self {
-            Cond::Leaf(expr) => check::proves(&expr.node),
-            Cond::All(parts) => check::union(parts.iter().map(Cond::proves)),
-            Cond::Any(parts) => check::common(parts.iter().map(Cond::proves)),
-            Cond::None(parts) => check::union(parts.iter().map(Cond::refutes)),
+            Cond::Leaf(expr) => narrow::proves(&expr.node),
+            Cond::All(parts) => narrow::union(parts.iter().map(Cond::proves)),
+            Cond::Any(parts) => narrow::common(parts.iter().map(Cond::proves)),
+            Cond::None(parts) => narrow::union(parts.iter().map(Cond::refutes)),
         }
     }
 
     /// Roots that are known to have run where this is false: what an `else` branch may read.
     pub fn refutes(&self) -> Vec<Arc<str>> {
         match self {
-            Cond::Leaf(expr) => check::refutes(&expr.node),
-            Cond::All(parts) => check::common(parts.iter().map(Cond::refutes)),
-            Cond::Any(parts) => check::union(parts.iter().map(Cond::refutes)),
-            Cond::None(parts) => check::common(parts.iter().map(Cond::proves)),
+            Cond::Leaf(expr) => narrow::refutes(&expr.node),
+            Cond::All(parts) => narrow::common(parts.iter().map(Cond::refutes)),
+            Cond::Any(parts) => narrow::union(parts.iter().map(Cond::refutes)),
+            Cond::None(parts) => narrow::common(parts.iter().map(Cond::proves)),
         }
     }
 

@@ -8,6 +8,7 @@ pub mod cond;
 mod eval;
 pub mod functions;
 mod lex;
+mod narrow;
 mod ops;
 mod parse;
 pub mod template;

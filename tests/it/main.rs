@@ -4,6 +4,7 @@
 
 mod cases;
 mod cel;
+mod cli;
 mod codes;
 mod contract;
 mod engine;

@@ -1,5 +1,6 @@
 //! `foreach`: a body for each item, some at once, each in a scope of its own.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::check::program::{CheckedFlow, Collect, Foreach, Step};
@@ -12,6 +13,9 @@ use crate::engine::observe::Event;
 use crate::engine::retry::later;
 use crate::engine::state::{Active, BlockState, ForeachState, Frame, ItemState, Once};
 use crate::value::{Map, Value};
+
+/// Where a block stands whose item `once_per` skips.
+const SKIPPED: usize = usize::MAX;
 
 pub(in crate::engine) fn poll(
     cx: &mut Cx<'_>,
@@ -62,7 +66,7 @@ pub(in crate::engine) fn poll(
             Some(value) if room => {
                 let index = state.next;
                 state.next += 1;
-                match open(cx, foreach, index, value) {
+                match open(cx, foreach, &mut state.keys, index, value) {
                     Ok(item) => state.running.push(item),
                     Err(error) if foreach.gather => drop(state.errors.insert(index, error)),
                     Err(error) => {
@@ -89,10 +93,23 @@ fn begin(cx: &mut Cx<'_>, foreach: &Foreach) -> Result<ForeachState, StepError> 
         return Err(cx.error("max_items", message));
     }
     let items = items.iter().take(max).cloned().collect();
-    Ok(ForeachState { items, next: 0, running: Vec::new(), results: Default::default(), errors: Default::default() })
+    Ok(ForeachState {
+        items,
+        next: 0,
+        running: Vec::new(),
+        results: Default::default(),
+        errors: Default::default(),
+        keys: BTreeSet::new(),
+    })
 }
 
-fn open(cx: &mut Cx<'_>, foreach: &Foreach, index: usize, value: Value) -> Result<ItemState, StepError> {
+fn open(
+    cx: &mut Cx<'_>,
+    foreach: &Foreach,
+    keys: &mut BTreeSet<Arc<str>>,
+    index: usize,
+    value: Value,
+) -> Result<ItemState, StepError> {
     let mut frame = Frame::default();
     frame.weight = value.weight();
     frame.vars.insert(Arc::clone(&foreach.item), value);
@@ -105,6 +122,10 @@ fn open(cx: &mut Cx<'_>, foreach: &Foreach, index: usize, value: Value) -> Resul
         let key = key.map_err(|error| cx.error("evaluation", format!("`key` of item {index}: {}", error.message)))?;
         let flow = cx.env.frames.iter().rev().find_map(|frame| frame.vars.get("flow")?.get("name")?.as_str());
         let key: Arc<str> = format!("{}{}:{}", flow.unwrap_or_default(), cx.path, key.to_json()).into();
+        if !keys.insert(Arc::clone(&key)) {
+            item.block.pc = SKIPPED;
+            return Ok(item);
+        }
         let until = later(cx.at, span);
         let op = cx.ask(|op| Command::Once { op, key: Arc::clone(&key), until });
         item.once = Once::Claiming(op, key);
@@ -121,7 +142,7 @@ fn poll_item(cx: &mut Cx<'_>, flow: &CheckedFlow, foreach: &Foreach, item: &mut 
                 Some(_) => {
                     cx.tell(Event::Skipped { reason: "handled before (`once_per`)" });
                     item.once = Once::None;
-                    item.block.pc = usize::MAX;
+                    item.block.pc = SKIPPED;
                 }
                 None => return Poll::Pending,
             }
@@ -148,7 +169,7 @@ fn release(cx: &mut Cx<'_>, item: &ItemState) {
 
 fn collect(cx: &mut Cx<'_>, foreach: &Foreach, state: &mut ForeachState, item: ItemState) -> Result<(), StepError> {
     // An item that `once_per` skipped collects nothing.
-    let skipped = item.block.pc == usize::MAX;
+    let skipped = item.block.pc == SKIPPED;
     let Some(collect) = foreach.collect.as_ref().filter(|_| !skipped) else { return Ok(()) };
     let index = item.index;
     cx.env.frames.push(item.frame);

@@ -159,7 +159,7 @@ impl Compiler<'_> {
             }
         };
         if args.is_empty() {
-            if let Ok(helper) = helpers::find(name) {
+            if let Some(helper) = helpers::known(name) {
                 self.report(
                     "WF0606",
                     at,

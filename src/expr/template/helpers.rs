@@ -177,9 +177,14 @@ pub static TABLE: &[Helper] = &[
     },
 ];
 
+/// The helper of a name. Most words of a template are paths, so asking costs no search for what may have been meant.
+pub(super) fn known(name: &str) -> Option<&'static Helper> {
+    TABLE.iter().find(|helper| helper.name == name)
+}
+
 /// The helper of a name, or a help line.
 pub(super) fn find(name: &str) -> Result<&'static Helper, Option<String>> {
-    TABLE.iter().find(|helper| helper.name == name).ok_or_else(|| {
+    known(name).ok_or_else(|| {
         if let Some(near) = did_you_mean(name, TABLE.iter().map(|helper| helper.name)) {
             return Some(format!("did you mean `{near}`?"));
         }

@@ -301,7 +301,7 @@ fn tag_end(inner: &str) -> Option<usize> {
             None if c == '\'' || c == '"' => quote = Some(c),
             None if inner.get(at..).is_some_and(|rest| rest.starts_with("}}")) => {
                 // `{{= {'a': {'b': 1}} }}`: braces of a map close before the tag does.
-                let opened = inner.get(..at).map_or(0, |before| braces(before));
+                let opened = inner.get(..at).map_or(0, braces);
                 if opened <= 0 {
                     return Some(at);
                 }

@@ -186,3 +186,10 @@ fn too_large_an_output_fails_the_step_and_says_so() {
     });
     assert_eq!(story.finish.unwrap().error.unwrap().code, "state_limit");
 }
+
+#[test]
+fn one_key_twice_in_one_loop_is_handled_once() {
+    let steps = each("    key: \"'same'\"\n    once_per: 7d\n    at_once: 3\n");
+    let story = run(&steps, users);
+    assert_eq!(story.calls.iter().filter(|call| *call == "entra.get_user").count(), 1);
+}
