@@ -24,7 +24,7 @@ const EDGES: [(&str, &str); 20] = [
     ("config", "catalog diag error flow"),
     ("guard", "catalog check config engine flow id journal value"),
     ("connector", "catalog check clock config engine error flow guard id value"),
-    ("trigger", "catalog check clock config connector diag engine error expr id journal value"),
+    ("trigger", "catalog check clock config connector diag engine error expr flow guard id journal value"),
     ("sandbox", "catalog clock config error flow"),
     ("worker", "catalog check clock connector engine error flow guard id journal value"),
     ("console", "check engine expr id journal value worker"),
