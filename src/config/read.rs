@@ -143,7 +143,11 @@ impl Checker<'_> {
 
     fn path(&self, path: &Path) -> PathBuf {
         let path = path.strip_prefix(".").unwrap_or(path);
-        if self.folder == Path::new(".") { path.to_path_buf() } else { self.folder.join(path) }
+        if self.folder == Path::new(".") && !path.as_os_str().is_empty() {
+            path.to_path_buf()
+        } else {
+            self.folder.join(path)
+        }
     }
 
     fn secret(&self, reference: Reference) -> SecretRef {
