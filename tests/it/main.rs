@@ -12,3 +12,4 @@ mod sandbox;
 mod sandbox_client;
 mod shipped;
 mod smtp;
+mod tidy;
