@@ -4,6 +4,7 @@
 
 mod cases;
 mod cel;
+mod cli;
 mod codes;
 mod contract;
 mod engine;
@@ -11,3 +12,4 @@ mod sandbox;
 mod sandbox_client;
 mod shipped;
 mod smtp;
+mod tidy;
