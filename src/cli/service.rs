@@ -197,6 +197,8 @@ async fn deploy(
         let name = format!("flow/{}/activated", flow.name);
         let stored = store.get(&name).map_err(runs::failed)?;
         let stored = stored.and_then(|body| std::str::from_utf8(&body).ok()?.parse::<Timestamp>().ok());
+        // `--from` is where polls begin: a schedule does not make up for times before it was deployed.
+        let from = from.filter(|_| flow.trigger.schedule.is_none());
         let begin = from.unwrap_or(now);
         let activated = match stored {
             Some(stored) if from.is_none_or(|from| stored <= from) => stored,
