@@ -36,6 +36,9 @@ struct File {
     folder: PathBuf,
 }
 
+/// A checked flow and the file that it came from.
+type Placed = (Arc<CheckedFlow>, Arc<Source>);
+
 /// What flows are checked against, besides the catalogue.
 struct Site {
     connections: Option<BTreeMap<Arc<str>, ConnectionKind>>,
@@ -84,7 +87,7 @@ fn check_all(
     catalog: &Catalog,
     config: Option<&Config>,
     runnable: bool,
-) -> (Vec<(Arc<CheckedFlow>, Arc<Source>)>, Vec<Diagnostic>) {
+) -> (Vec<Placed>, Vec<Diagnostic>) {
     let by_name: BTreeMap<&str, &File> =
         files.iter().filter_map(|file| Some((flow_name(&file.source.text)?, file))).collect();
     let site = Site {
@@ -149,7 +152,7 @@ fn flow_name(text: &str) -> Option<&str> {
 }
 
 /// Two files with one name would share runs, keys and limits: neither is taken.
-fn unique(flows: Vec<(Arc<CheckedFlow>, Arc<Source>)>, diagnostics: &mut Vec<Diagnostic>) -> Vec<Arc<CheckedFlow>> {
+fn unique(flows: Vec<Placed>, diagnostics: &mut Vec<Diagnostic>) -> Vec<Arc<CheckedFlow>> {
     let mut first: BTreeMap<Arc<str>, Arc<Source>> = BTreeMap::new();
     let mut kept = vec![];
     for (flow, source) in flows {

@@ -1,14 +1,21 @@
 //! `runs list`, `runs show`, `runs cancel`.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 
 use super::out::{Out, cell, safe};
+use super::service::Pinned;
 use super::{Global, control, since};
+use crate::catalog::Catalog;
+use crate::console::timeline::{self, Entry};
 use crate::error::{Error, ExitCode};
 use crate::id::RunId;
 use crate::journal::sqlite::SqliteStore;
 use crate::journal::{RunQuery, RunRow, RunStatus, Store, StoreError};
+use crate::trigger::Flows;
+use crate::worker::Registry;
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
@@ -73,7 +80,7 @@ pub(super) fn run(command: Command, global: &Global, out: &Out) -> Result<ExitCo
             out.list(&items, &header, |item| header.map(|key| cell(item, key)).to_vec());
             Ok(if items.is_empty() { ExitCode::NothingMatched } else { ExitCode::Ok })
         }
-        Command::Show { run } => show(&open(global)?, &parse(&run)?, out),
+        Command::Show { run } => show(global, &parse(&run)?, out),
         Command::Cancel { run, reason } => {
             let run = parse(&run)?;
             let body = json!({ "run": run.as_str(), "by": whoami(), "reason": reason });
@@ -92,7 +99,8 @@ pub(super) fn summary(row: &RunRow) -> Json {
     })
 }
 
-fn show(store: &dyn Store, run: &RunId, out: &Out) -> Result<ExitCode, Error> {
+fn show(global: &Global, run: &RunId, out: &Out) -> Result<ExitCode, Error> {
+    let store = Arc::new(open(global)?);
     let row = store.run(run).map_err(failed)?;
     let row = row.ok_or_else(|| Error::new(ExitCode::NothingMatched, format!("there is no run {run}")))?;
     let blobs = store.blobs(row.no).map_err(failed)?;
@@ -102,6 +110,9 @@ fn show(store: &dyn Store, run: &RunId, out: &Out) -> Result<ExitCode, Error> {
         json!({ "path": blob.path, "attempt": blob.attempt, "answer": answer })
     });
     let answers: Vec<Json> = answers.collect();
+    let turns = store.turns(row.no).map_err(failed)?;
+    let pinned = Pinned::new(store, Flows::default(), Arc::new(Catalog::builtin()?), &global.config()?);
+    let steps = pinned.flow(&row.flow, &row.version).and_then(|flow| timeline::read(&row, flow, &turns));
     if !out.is_human() {
         let mut item = summary(&row);
         if let Some(members) = item.as_object_mut() {
@@ -109,6 +120,10 @@ fn show(store: &dyn Store, run: &RunId, out: &Out) -> Result<ExitCode, Error> {
             members.insert("occurred".into(), json!(row.occurred));
             members.insert("payload".into(), row.payload.to_json());
             members.insert("inputs".into(), row.inputs.to_json());
+            match &steps {
+                Ok(steps) => drop(members.insert("steps".into(), json!(steps))),
+                Err(error) => drop(members.insert("steps_error".into(), json!(error))),
+            }
             members.insert("answers".into(), Json::Array(answers));
         }
         out.json(&item);
@@ -131,13 +146,21 @@ fn show(store: &dyn Store, run: &RunId, out: &Out) -> Result<ExitCode, Error> {
             out.line(&format!("{label:<9} {}", safe(&text)));
         }
     }
-    for answer in &answers {
-        let text = safe(&answer.get("answer").map(Json::to_string).unwrap_or_default());
-        let short: String = text.chars().take(160).collect();
-        let cut = if short.len() < text.len() { "…" } else { "" };
-        out.line(&format!("  {} #{}  {short}{cut}", safe(&cell(answer, "path")), cell(answer, "attempt")));
+    match &steps {
+        Ok(steps) => steps.iter().for_each(|entry| tell(entry, out)),
+        Err(error) => out.say(&safe(&format!("the steps can't be told: {error}"))),
+    }
+    if !answers.is_empty() {
+        out.say("full answers: `-o json`, or the page in the browser");
     }
     Ok(ExitCode::Ok)
+}
+
+/// One line of the timeline, with the leaves of a condition below it.
+fn tell(entry: &Entry, out: &Out) {
+    let at = entry.at.strftime("%H:%M:%S%.3f");
+    out.line(&safe(&format!("  {at}  {:<9} {}  {}", entry.what, entry.path, entry.text)));
+    entry.trace.iter().for_each(|trace| super::why::tree(trace, 3, out));
 }
 
 /// The store of the configuration, beside a service that may be running.

@@ -197,11 +197,10 @@ async fn deploy(
         let name = format!("flow/{}/activated", flow.name);
         let stored = store.get(&name).map_err(runs::failed)?;
         let stored = stored.and_then(|body| std::str::from_utf8(&body).ok()?.parse::<Timestamp>().ok());
-        // `--from` is where polls begin: a schedule does not make up for times before it was deployed.
-        let from = from.filter(|_| flow.trigger.schedule.is_none());
-        let begin = from.unwrap_or(now);
+        // An earlier beginning is for what is polled: no schedule makes up for time before the installation.
+        let begin = from.filter(|_| flow.trigger.connection.is_some()).unwrap_or(now);
         let activated = match stored {
-            Some(stored) if from.is_none_or(|from| stored <= from) => stored,
+            Some(stored) if stored <= begin => stored,
             _ => {
                 ops.push(Op::Put { name, body: begin.to_string().into_bytes() });
                 begin

@@ -142,7 +142,12 @@ impl Checker<'_> {
     }
 
     fn path(&self, path: &Path) -> PathBuf {
-        self.folder.join(path)
+        let path = path.strip_prefix(".").unwrap_or(path);
+        if self.folder == Path::new(".") && !path.as_os_str().is_empty() {
+            path.to_path_buf()
+        } else {
+            self.folder.join(path)
+        }
     }
 
     fn secret(&self, reference: Reference) -> SecretRef {

@@ -124,34 +124,18 @@ impl<'a> Checker<'a> {
                 self.boolean(operand);
                 Type::Bool.into()
             }
-            Kind::Negate(operand) => {
-                let ty = self.plain(operand);
-                if !matches!(ty, Type::Int | Type::Number | Type::Duration | Type::Any) {
-                    self.report("WF0413", &whole, format!("`-` does not work on {}", named(&ty)), "");
-                }
-                ty.into()
-            }
+            Kind::Negate(operand) => self.negated(operand, &whole).into(),
             Kind::And(parts) => self.narrowed(parts, proves),
             Kind::Or(parts) => self.narrowed(parts, refutes),
             Kind::If(parts) => self.conditional(parts, &whole),
             Kind::Binary { op, left, right, number } => {
-                let op = *op;
                 let (l, r) = (self.node(left), self.node(right));
                 if !(l.optional && r.optional && matches!(op, Op::Eq | Op::Ne)) {
-                    for (side, ty) in [(&*left, &l), (&*right, &r)] {
-                        if ty.optional {
-                            let shown = side.describe();
-                            self.report(
-                                "WF0416",
-                                side,
-                                format!("{shown} is optional here"),
-                                format!("give a default: `{shown}.orValue(…)`"),
-                            );
-                        }
-                    }
+                    self.not_optional(left, &l);
+                    self.not_optional(right, &r);
                 }
                 *number = matches!(l.ty, Type::Number) || matches!(r.ty, Type::Number);
-                self.binary(op, (left, &l.ty), (right, &r.ty), &whole).into()
+                self.binary(*op, (left, &l.ty), (right, &r.ty), &whole).into()
             }
             Kind::Call { function, args, .. } => {
                 let function = *function;
@@ -171,6 +155,22 @@ impl<'a> Checker<'a> {
                 let (kind, var) = (*kind, Arc::clone(var));
                 self.each(kind, range, &var, body, filter.as_deref_mut())
             }
+        }
+    }
+
+    fn negated(&mut self, operand: &mut Node, whole: &Node) -> Type {
+        let ty = self.plain(operand);
+        if !matches!(ty, Type::Int | Type::Number | Type::Duration | Type::Any) {
+            self.report("WF0413", whole, format!("`-` does not work on {}", named(&ty)), "");
+        }
+        ty
+    }
+
+    fn not_optional(&mut self, side: &Node, ty: &Ty) {
+        if ty.optional {
+            let shown = side.describe();
+            let help = format!("give a default: `{shown}.orValue(…)`");
+            self.report("WF0416", side, format!("{shown} is optional here"), help);
         }
     }
 

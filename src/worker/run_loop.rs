@@ -175,6 +175,12 @@ impl Loop {
         self.publish(RunEvent::Waiting(Box::new(row)));
     }
 
+    fn abandon(&mut self, live: Live) {
+        let row = live.row.clone();
+        self.forget(live);
+        self.strand(row, "an internal error in the engine; this is a bug, please report it");
+    }
+
     /// Applies inputs, and all that can be answered at once; writes the turn; sends what needs no commit.
     fn turn(&mut self, no: RunNo, inputs: Vec<InputKind>) {
         let Some(mut live) = self.runs.remove(&no) else { return };
@@ -184,7 +190,11 @@ impl Loop {
         while let Some(kind) = work.inputs.pop_front() {
             live.note_input(&kind);
             work.applied.push(kind.clone());
-            let commands = apply(&live.flow, &mut live.state, Input { at: now, kind });
+            // A bug in one flow's way ends that run's progress, not the process and not the other runs.
+            let applied = std::panic::AssertUnwindSafe(|| apply(&live.flow, &mut live.state, Input { at: now, kind }));
+            let Ok(commands) = std::panic::catch_unwind(applied) else {
+                return self.abandon(live);
+            };
             for command in commands {
                 live.note_command(&command);
                 self.carry_out(&mut live, &command, now, &mut work);
@@ -253,6 +263,8 @@ impl Loop {
                     work.ops.push(Op::Claim { key: key.to_string(), run: no, at: now, until: *until });
                 }
             }
+            // In shadow nothing was claimed, and another run's claim is not ours to free.
+            Command::OnceRelease { .. } if self.deps.registry.mode(&live.row.flow) == Mode::Shadow => {}
             Command::OnceRelease { key } => work.ops.push(Op::Release { key: key.to_string() }),
             Command::Park { uncertain, reason, .. } => {
                 let status = if *uncertain { RunStatus::Uncertain } else { RunStatus::Waiting };

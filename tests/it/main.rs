@@ -5,6 +5,7 @@
 mod bin;
 mod cases;
 mod cel;
+mod cli;
 mod codes;
 mod commands;
 mod contract;
@@ -18,3 +19,4 @@ mod sandbox_client;
 mod service;
 mod shipped;
 mod smtp;
+mod tidy;
