@@ -29,12 +29,12 @@ fn check_says_what_is_wrong_where_and_how_badly() {
     let faults = wrong.json();
     let fault = &faults["diagnostics"][0];
     assert_eq!(keys(fault), ["code", "column", "file", "help", "line", "message", "severity"]);
-    assert_eq!((fault["line"].as_u64(), &fault["severity"]), (Some(8), &Json::from("error")), "{fault}");
+    assert_eq!((fault["line"].as_u64(), &fault["severity"]), (Some(9), &Json::from("error")), "{fault}");
     assert_eq!(run(&["explain", fault["code"].as_str().unwrap()]).code, 0);
     let human = run(&["check"]);
-    assert!(human.code == 1 && human.out.contains("a.yaml:8:") && human.err.contains("1 errors"), "{human:?}");
+    assert!(human.code == 1 && human.out.contains("a.yaml:9:") && human.err.contains("1 errors"), "{human:?}");
     let github = run(&["check", "-o", "github"]);
-    assert!(github.code == 1 && github.out.starts_with("::error file=flows/a.yaml,line=8,"), "{github:?}");
+    assert!(github.code == 1 && github.out.starts_with("::error file=flows/a.yaml,line=9,"), "{github:?}");
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn runs_are_listed_in_the_documented_shape() {
             assert!(run[key].as_str().unwrap().parse::<jiff::Timestamp>().is_ok(), "{run}");
         }
     }
-    let started: Vec<_> = runs.iter().map(|run| run["id"].as_str().unwrap()).collect();
+    let started: Vec<_> = runs.iter().map(|run| run["started"].as_str().unwrap()).collect();
     assert!(started.is_sorted_by(|a, b| a >= b), "the newest first");
     let done: u64 = runs.iter().filter_map(|run| run["effects"]["mde.isolate_machine"].as_u64()).sum();
     assert_eq!(done, u64::from(tenant.effects()["mde.isolate_machine"]), "effects are what was done");

@@ -12,7 +12,7 @@ use watchfloor::sandbox::Ledger;
 
 use crate::bin::{ISOLATE, MAIL, Service, Site, Tenant, wait_for};
 
-const ALERTS: usize = 80;
+const ALERTS: usize = 100;
 const KILLS: usize = 8;
 
 /// A write: repeated after a crash, it sets the same state again.
@@ -35,11 +35,13 @@ fn kill_9_in_the_middle_loses_nothing_and_isolates_nothing_twice() {
     let mut hit = 0;
     for life in 0..KILLS {
         let service = site.start(&["--from", "1d"]);
-        tenant.feed(ALERTS / KILLS);
-        hooked.extend(call_hook(&tenant, &service, life));
+        if life % 4 == 0 {
+            tenant.feed(ALERTS / 2);
+        }
         let before = tenant.calls();
+        hooked.extend(call_hook(&tenant, &service, life));
         // From life to life another number, so that other moments are hit.
-        let share = 18 + 7 * (life as u64 % 4);
+        let share = 13 + 3 * (life as u64 % 4);
         wait_for("the service makes calls", 40, || (tenant.calls() >= before + share).then_some(()));
         service.kill();
         hit += usize::from(site.runs().iter().any(|run| run["status"] == "running"));

@@ -7,6 +7,7 @@ use crate::bin::{HOOK_TOKEN, ISOLATE, MAIL, Site, Tenant, wait_for};
 /// Isolates the device that a webhook names, if the alert that it names is High.
 pub(crate) const BY_HOOK: &str = r#"
 flow: by-hook
+owner: soc@contoso.example
 trigger: { type: webhook, name: w, fields: { alertId: string, machineId: string } }
 steps:
   - id: alert
