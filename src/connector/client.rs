@@ -74,9 +74,8 @@ impl Client {
     }
 
     /// Sends one attempt. Never panics; ends within the call's time limit once it has its rate token.
-    pub fn send(&self, permit: Permit, run: &RunId, call: Call) -> BoxFuture<'static, Reply> {
-        // It is used up by this attempt.
-        drop(permit);
+    /// The permit is taken, since it is for this one attempt.
+    pub fn send(&self, _permit: Permit, run: &RunId, call: Call) -> BoxFuture<'static, Reply> {
         self.go(id::tag(&id::call_key(run, &call.path)), call)
     }
 

@@ -4,7 +4,7 @@
 //! The crate's tree has one token's place per node; the token list gives whole spans. Its macros are switched off, so
 //! that comprehensions arrive as they were written.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use cel::common::ast::{EntryExpr, Expr as Cel, IdedExpr, LiteralValue, SourceInfo, operators};
 use regex::RegexBuilder;
@@ -33,14 +33,48 @@ pub(super) fn parse(text: &str) -> Result<Node, Vec<Fault>> {
     if depth <= SHALLOW {
         return lower(text, &tokens);
     }
-    let apart = std::thread::scope(|scope| {
-        let builder = std::thread::Builder::new().name("parse".into()).stack_size(STACK);
-        builder.spawn_scoped(scope, || lower(text, &tokens)).ok().and_then(|thread| thread.join().ok())
-    });
-    apart.unwrap_or_else(|| {
+    // A reader that ended is replaced once.
+    let node = read_apart(text).or_else(|| read_apart(text));
+    node.unwrap_or_else(|| {
         let message = "the expression is too deep to be read now";
         Err(vec![fault("WF0505", 0, text.len(), message, "split it with `set`, or into `all` / `any`")])
     })
+}
+
+/// A text to be read on the deep stack, and where its tree goes.
+type Job = (String, mpsc::Sender<Result<Node, Vec<Fault>>>);
+
+/// The one thread with a deep stack: ordinary conditions are deeper than [`SHALLOW`], and a thread for each of them costs
+/// more than reading it.
+static READER: Mutex<Option<mpsc::Sender<Job>>> = Mutex::new(None);
+
+/// Reads a text on the deep stack; `None` where there is no such thread.
+fn read_apart(text: &str) -> Option<Result<Node, Vec<Fault>>> {
+    let (answer, result) = mpsc::channel();
+    let reader = {
+        let mut reader = READER.lock().unwrap_or_else(PoisonError::into_inner);
+        if reader.is_none() {
+            *reader = start_reader();
+        }
+        reader.clone()?
+    };
+    let found = reader.send((text.to_owned(), answer)).ok().and_then(|()| result.recv().ok());
+    if found.is_none() {
+        *READER.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+    found
+}
+
+fn start_reader() -> Option<mpsc::Sender<Job>> {
+    let (jobs, queue) = mpsc::channel::<Job>();
+    let read = move || {
+        for (text, answer) in queue {
+            let node = lex::scan(&text).map_err(|fault| vec![fault]).and_then(|(tokens, _)| lower(&text, &tokens));
+            // Whoever asked may have gone; the next one has not.
+            let _ = answer.send(node);
+        }
+    };
+    std::thread::Builder::new().name("parse".into()).stack_size(STACK).spawn(read).ok().map(|_| jobs)
 }
 
 fn lower(text: &str, tokens: &[Token<'_>]) -> Result<Node, Vec<Fault>> {

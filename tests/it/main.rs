@@ -11,6 +11,7 @@ mod commands;
 mod contract;
 mod crash;
 mod demo;
+mod docs;
 mod engine;
 mod faults;
 mod safety;

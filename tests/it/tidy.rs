@@ -291,20 +291,20 @@ fn layers_used(text: &str) -> BTreeSet<String> {
             None => _ = used.insert(word(path)),
             Some(group) => {
                 let mut depth = 0;
-                let mut start = 0;
-                for (at, byte) in group.bytes().enumerate() {
-                    match byte {
-                        b'{' => depth += 1,
-                        b',' if depth == 0 => {
-                            used.insert(word(group[start..at].trim()));
-                            start = at + 1;
+                let mut name = String::new();
+                for c in group.chars() {
+                    match c {
+                        '{' => depth += 1,
+                        '}' if depth > 0 => depth -= 1,
+                        ',' | '}' if depth == 0 => {
+                            used.insert(word(name.trim()));
+                            name.clear();
                         }
-                        b'}' if depth == 0 => {
-                            used.insert(word(group[start..at].trim()));
-                            break;
-                        }
-                        b'}' => depth -= 1,
+                        _ if depth == 0 => name.push(c),
                         _ => {}
+                    }
+                    if c == '}' && depth == 0 && name.is_empty() {
+                        break;
                     }
                 }
             }
@@ -326,11 +326,16 @@ fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
 /// Whether `line` has `word` outside a longer name.
 fn has_word(line: &str, word: &str) -> bool {
     let part_of_name = |c: char| c.is_alphanumeric() || c == '_';
-    line.match_indices(word).any(|(at, _)| {
-        let before = line[..at].chars().next_back().is_some_and(part_of_name);
-        let after = line[at + word.len()..].chars().next().is_some_and(part_of_name);
-        !before && (!after || word.ends_with(':'))
-    })
+    let mut parts = line.split(word);
+    let mut before = parts.next().unwrap_or_default();
+    for after in parts {
+        let longer = !word.ends_with(':') && after.starts_with(part_of_name);
+        if !before.ends_with(part_of_name) && !longer {
+            return true;
+        }
+        before = after;
+    }
+    false
 }
 
 /// Each function of a formatted file with its number of lines.
@@ -346,7 +351,7 @@ fn functions(text: &str) -> Vec<(String, usize)> {
         {
             continue;
         }
-        let end = format!("{}}}", &line[..line.len() - head.len()]);
+        let end = format!("{}}}", " ".repeat(line.len() - head.len()));
         if let Some(length) = lines[start..].iter().position(|it| *it == end) {
             out.push((word(name), length + 1));
         }

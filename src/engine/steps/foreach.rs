@@ -110,8 +110,7 @@ fn open(
     index: usize,
     value: Value,
 ) -> Result<ItemState, StepError> {
-    let mut frame = Frame::default();
-    frame.weight = value.weight();
+    let mut frame = Frame { weight: value.weight(), ..Frame::default() };
     frame.vars.insert(Arc::clone(&foreach.item), value);
     frame.vars.insert(Arc::from("index"), Value::Int(i64::try_from(index).unwrap_or(i64::MAX)));
     let mut item = ItemState { index, frame, block: BlockState::default(), once: Once::None, sent: false };

@@ -8,6 +8,7 @@ use super::super::lex::fault;
 use super::super::{Binding, Fault, Presence, Reference, TypeEnv, parse as cel};
 use super::helpers::{self, Helper, Takes};
 use super::parse::{self, Tag, Word, WordKind};
+use super::words::is_path;
 use super::{Part, Piece, Template};
 use crate::catalog::{Context, Type};
 
@@ -146,7 +147,9 @@ impl Compiler<'_> {
         let Some((first, args)) = words.split_first() else { return nothing };
         let name = match &first.kind {
             WordKind::Path(name) => name,
-            WordKind::Literal(value) if args.is_empty() => return (Piece::Literal(value.clone()), Type::String),
+            WordKind::Literal(value) if args.is_empty() => {
+                return (Piece::Literal(value.clone()), literal_type(value));
+            }
             WordKind::Call(inner) if args.is_empty() => return self.value(inner, (first.start, first.end)),
             _ => {
                 self.report(
@@ -291,12 +294,7 @@ impl Compiler<'_> {
             return nothing;
         }
         let names: Vec<&str> = path.split('.').collect();
-        let valid = |name: &&str| {
-            let mut chars = name.chars();
-            chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
-                && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
-        };
-        if !names.iter().all(valid) {
+        if !is_path(path) {
             let help = "a path is names with dots: `alert.title`; for anything else write `{{= … }}`";
             self.report("WF0601", at, format!("`{path}` is no path"), help);
             return nothing;

@@ -1,6 +1,9 @@
 //! Text with `{{ path }}`, `{{ helper args }}` and `{{= CEL }}`: Handlebars syntax in strict mode, typed when a flow is
 //! loaded, escaped for where it goes, bounded.
 //!
+//! A text is scanned (bounds, refusals, places), parsed by the `handlebars` crate, typed, and rendered by us: the crate's
+//! renderer knows neither types nor absence.
+//!
 //! Interpolated values are data: nothing in them is ever parsed again.
 
 mod compile;
@@ -8,6 +11,8 @@ mod escape;
 pub mod helpers;
 mod parse;
 mod render;
+mod scan;
+mod words;
 
 use std::sync::Arc;
 
@@ -22,6 +27,8 @@ use helpers::Helper;
 pub(super) const MAX_TEXT: usize = 64 * 1024;
 /// Longest rendered text, in bytes.
 pub(super) const MAX_OUTPUT: usize = 256 * 1024;
+/// Most tags of a template: the parser counts lines from the start of the text for each.
+pub(super) const MAX_TAGS: usize = 1_000;
 /// Deepest nesting of blocks and of helper calls.
 pub(super) const MAX_DEPTH: usize = 8;
 /// Most items that one rendering visits.

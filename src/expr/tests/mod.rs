@@ -1,6 +1,7 @@
 //! Conditions and templates over the entities of the three flows that the product ships.
 
 mod conditions;
+mod hostile;
 mod templates;
 mod traps;
 

@@ -97,6 +97,48 @@ fn files_have_blocks_over_typed_paths() {
 }
 
 #[test]
+fn lines_of_a_block_alone_leave_no_line() {
+    let world = World::new();
+    let template = "a\n{{#each alert.ips}}\n- {{ item }}\n{{/each}}\n{{! note }}\nz\n";
+    assert_eq!(
+        compiled(&world, template, Context::Plain, true).eval(&world),
+        Ok(Value::str("a\n- 10.1.2.3\n- 192.0.2.1\nz\n"))
+    );
+}
+
+#[test]
+fn what_the_parser_reads_in_another_way_is_hidden_from_it() {
+    let world = World::new().with("any", Value::object([("elsewhere", Value::str("there"))]));
+    let cases = [
+        // A comment ends at the first mark, whatever is in it.
+        ("{{!--}}{{ skip }} --}}", "100 --}}"),
+        ("{{!-- {{ skip }} --}}.", "."),
+        // Braces and quotes of CEL are CEL's.
+        ("{{= {'a': {'b': skip}}.a.b }}.", "100."),
+        ("{{= '}}' + \"{{\" }}.", "}}{{."),
+        ("{{~= skip ~}}  .", "100."),
+        ("é {{= 'é' }} {{ skip }}", "é é 100"),
+        // Backslashes: one writes the braces, two are one.
+        ("\\{{ skip }} {{ skip }}", "{{ skip }} 100"),
+        ("c:\\\\{{ skip }}", "c:\\100"),
+        ("\\{{{{ skip }}}}", "{{{{ skip }}}}"),
+        // Quoted text takes line breaks, either quote and any escape.
+        ("{{ default any.x 'a\n\\'\\\"\\d}}' }}.", "a\n'\"d}}."),
+        ("{{ truncate alert.title 3 }}.", "Od…."),
+        ("{{ 'text' }}{{ 5 }}{{ -2.5 }}{{ true }}", "text5-2.5true"),
+        ("{{ (upper alert.id) }}.", "A1."),
+        ("{{ upper (upper (upper alert.id)) }}.", "A1."),
+    ];
+    for (template, wanted) in cases {
+        assert_eq!(text(&world, template), wanted, "{template}");
+    }
+    let faults = Template::compile("{{elsewhere}}", &world, Context::Plain, true).expect_err("no such name");
+    assert_eq!(one_fault("{{elsewhere}}", &faults).0, "WF0311 «elsewhere»: unknown name `elsewhere`");
+    let many = "{{ skip }}".repeat(1_001);
+    assert!(Template::compile(&many, &world, Context::Plain, false).is_err());
+}
+
+#[test]
 fn what_is_not_in_the_language_is_refused_with_its_fix() {
     let world = World::new();
     let cases = [
@@ -141,6 +183,11 @@ fn what_is_not_in_the_language_is_refused_with_its_fix() {
         ("x {{ alert.id", "WF0601 «{{ alert.id»: `{{` is not closed", true),
         ("x {{#if alert.id}}", "WF0601 «{{#if»: `{{#if}}` is not closed", true),
         ("x {{/if}}", "WF0601 «{{/if}}»: `{{/if}}` closes nothing", true),
+        ("{{#if skip}}{{else}}{{else}}{{/if}}", "WF0601 «{{else}}»: `{{#if}}` is closed by `{{else}}`", true),
+        ("{{#each alert.ips as x}}{{/each}}", "WF0607 «{{#each alert.ips as x}}»: `{{#each}}` takes one path", true),
+        ("x {{ upper (x.y alert.id) }}", "WF0603 «x.y»: unknown helper `x.y`", true),
+        ("x {{ upper null }}", "WF0311 «null»: unknown name `null`", true),
+        ("x {{ 'a' alert.id }}", "WF0601 «'a'»: a path or a helper comes first", true),
     ];
     for (template, wanted, file) in cases {
         let faults = Template::compile(template, &world, Context::Plain, file).expect_err(template);
