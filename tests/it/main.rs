@@ -7,6 +7,7 @@ mod cel;
 mod cli;
 mod codes;
 mod contract;
+mod docs;
 mod engine;
 mod sandbox;
 mod sandbox_client;

@@ -82,4 +82,22 @@ pub(super) const PAGES: &[Page] = &[
         "A condition stands in YAML as it is. Where YAML would read a part of it as its own (a `!` at its start is a tag, ` #` begins a comment, `: ` begins a value), the whole condition goes into quotes, and the texts inside it into the other kind of quotes.",
         "if: \"!has(alert.device)\"\nif: \"alert.title == 'ticket #7'\"",
     ),
+    page(
+        "WF0197",
+        "the file cannot be read",
+        "The file is missing, too large, no regular file, a link that leads out of its folder, or not text. Nothing of it was looked at.",
+        "",
+    ),
+    page(
+        "WF0198",
+        "two flows with one name",
+        "A flow's name is what its runs, keys and limits belong to. Two files with one name would share them, so neither is taken before one is renamed.",
+        "flow: isolate-high-severity   # in two files",
+    ),
+    page(
+        "WF0199",
+        "checking stopped with a bug",
+        "watchfloor itself failed while it checked the files, which must not look like a clean result. Please report it with the files.",
+        "",
+    ),
 ];

@@ -162,6 +162,14 @@ pub(super) static TABLE: &[Function] = &[
         "double(1) / 2.0 == 0.5",
     ),
     Function::new(
+        "format",
+        Style::Method,
+        &[Signature(&[K::String, K::List], K::String)],
+        super::format::format,
+        "a text with values in the places of %s (any), %d, %.2f, %e, %b, %o and %x; %% is a percent sign",
+        "'%s: %.1f %%'.format(['cpu', 97.25]) == 'cpu: 97.2 %'",
+    ),
+    Function::new(
         "string",
         Style::Function,
         &[

@@ -139,6 +139,7 @@ const CEL: &[&str] = &[
     "int(",
     ".sort_by(x, ",
     ".join(",
+    ".format([",
     "double(",
 ];
 
