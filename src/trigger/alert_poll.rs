@@ -212,6 +212,7 @@ impl Poller {
                 kind: Arc::clone(&self.kind),
                 connection: Some(Arc::clone(&self.connection)),
                 flow: None,
+                only: None,
                 key: format!("{}:{}", self.connection, seen.id),
                 occurred: seen.occurred,
                 payload: seen.payload,

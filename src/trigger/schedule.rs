@@ -130,6 +130,7 @@ fn occurrence(intake: &Intake, flow: &Arc<str>, at: Timestamp, activated: Timest
         kind: "schedule".into(),
         connection: None,
         flow: Some(Arc::clone(flow)),
+        only: None,
         key: format!("schedule:{at}"),
         occurred: at,
         payload,
