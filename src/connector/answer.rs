@@ -18,7 +18,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 pub(super) fn failed(status: u16, retry_after: Option<&str>, body: &[u8], now: Timestamp) -> Outcome {
     let said = said(body);
     let message = |fallback: &str| said.message.clone().unwrap_or_else(|| fallback.to_owned());
-    let code = said.code.clone().unwrap_or_else(|| format!("http_{status}"));
+    let code = said.code.as_deref().map_or_else(|| format!("http_{status}"), foreign);
     match status {
         500.. => unknown(status, &code, message("the service failed and may have acted")),
         429 => Outcome::Refused {
@@ -42,6 +42,39 @@ pub(super) fn failed(status: u16, retry_after: Option<&str>, body: &[u8], now: T
             transient: matches!(status, 408 | 425),
             retry_after_ms: None,
         },
+    }
+}
+
+/// Codes that we give ourselves, and on which flows and the engine decide.
+#[rustfmt::skip]
+const OURS: [&str; 38] = [
+    "aborted", "address_refused", "answer_too_large", "bad_connection", "bad_input", "bad_request", "cancelled", "connect",
+    "credentials", "denied", "dns", "endless_list", "expired", "foreign_link", "internal", "invalid_answer", "limit",
+    "network", "no_action", "no_base_url", "no_connection", "no_permit", "not_a_read", "not_supported", "protected",
+    "redirect", "refuse", "refused", "reset", "restart", "shadow", "smtp", "throttled", "timeout", "tls", "token",
+    "truncated", "user_not_found",
+];
+
+/// A service's own code, which must never pass for one of ours.
+fn foreign(code: &str) -> String {
+    let ours = OURS.iter().any(|known| known.eq_ignore_ascii_case(code.trim()));
+    if ours { format!("service:{}", code.trim()) } else { code.to_owned() }
+}
+
+/// What enters the journal: no code and no message without bound, none with control characters.
+pub(super) fn bounded(outcome: Outcome) -> Outcome {
+    let (short, long) = (|code: String| clean(&code, 128), |message: String| clean(&message, MESSAGE));
+    match outcome {
+        Outcome::Refused { status, code, message, transient, retry_after_ms } => {
+            Outcome::Refused { status, code: short(code), message: long(message), transient, retry_after_ms }
+        }
+        Outcome::NotSent { code, message, transient } => {
+            Outcome::NotSent { code: short(code), message: long(message), transient }
+        }
+        Outcome::Unknown { status, code, message } => {
+            Outcome::Unknown { status, code: short(code), message: long(message) }
+        }
+        done @ Outcome::Done { .. } => done,
     }
 }
 
@@ -165,6 +198,16 @@ mod tests {
         for status in [500, 502, 503, 504, 599] {
             assert!(matches!(failed(status, Some("1"), b"{", now), Outcome::Unknown { .. }));
         }
+        for own in ["restart", "Timeout", " internal", "throttled", "no_permit"] {
+            let body = format!(r#"{{"error":{{"code":"{own}","message":"m"}}}}"#);
+            for status in [400, 500] {
+                let said = failed(status, None, body.as_bytes(), now);
+                let (Outcome::Refused { code, .. } | Outcome::Unknown { code, .. }) = said else { panic!() };
+                assert_eq!(code, format!("service:{}", own.trim()));
+            }
+        }
+        let Outcome::Unknown { message, .. } = bounded(unknown(0, "x", "a\u{1b}[0m\n".repeat(9000))) else { panic!() };
+        assert!(message.len() <= MESSAGE && !message.contains(char::is_control));
         let Outcome::Refused { retry_after_ms, .. } = failed(429, Some("2"), b"", now) else { panic!() };
         assert_eq!(retry_after_ms, Some(2000));
     }

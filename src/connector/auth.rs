@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use serde_json::Value as Json;
 use tokio::time::Instant;
@@ -63,6 +65,16 @@ impl Auth {
             Ok::<Auth, Error>(Auth::Fixed(value))
         };
         match &connection.credential {
+            Credential::Password { username, password } if connection.kind == ConnectionKind::Http => {
+                if username.contains(':') {
+                    return Err(Error::config(format!("connection {name}: its username holds a colon")));
+                }
+                let password = read(password)?;
+                let pair = format!("{username}:{}", password.expose());
+                secret(&pair);
+                fixed("Basic", &Secret::new(STANDARD.encode(pair)))
+            }
+            // Mail signs in by itself.
             Credential::None | Credential::Password { .. } => Ok(Auth::None),
             Credential::ApiToken(reference) => fixed("Token", &read(reference)?),
             Credential::Bearer(reference) => fixed("Bearer", &read(reference)?),
@@ -183,10 +195,11 @@ impl Tokens {
                 if !self.renewing.swap(true, Ordering::Relaxed) {
                     let tokens = Arc::clone(self);
                     tokio::spawn(async move {
-                        if let Err(error) = tokens.fetch(Some(&token.text)).await {
+                        // The words of the authority may repeat a secret; the call that needs the token tells them masked.
+                        if let Err(Outcome::NotSent { code, .. }) = tokens.fetch(Some(&token.text)).await {
                             tracing::warn!(
                                 connection = &*tokens.connection,
-                                ?error,
+                                code,
                                 "renewing the token ahead of its end"
                             );
                         }

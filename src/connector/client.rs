@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::conn::{self, Conn, refuse};
 use super::native::{Answer, Attempt, Got};
 use super::wire::{self, Stage};
-use super::{pages, redact, request};
+use super::{answer, pages, redact, request};
 use crate::catalog::{Action, Catalog, ConnectionKind, Effect, Paging, Type};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -124,6 +124,7 @@ impl Client {
                 Ok(answer) => inner.typed(&action, &action.output, answer, &inputs),
                 Err((outcome, _)) => Err(outcome.clone()),
             }
+            .map_err(answer::bounded)
         })
     }
 }
@@ -240,13 +241,13 @@ impl Inner {
     }
 
     fn outcome(&self, call: &Call, got: &Got) -> Outcome {
-        match got {
+        answer::bounded(match got {
             Ok(answer) => match self.typed(&call.action, &call.output, answer, &call.inputs) {
                 Ok(value) => Outcome::Done { status: answer.status, output: call.keep.project(&value) },
                 Err(outcome) => outcome,
             },
             Err((outcome, _)) => outcome.clone(),
-        }
+        })
     }
 
     fn typed(&self, action: &Action, ty: &Type, answer: &Answer, inputs: &Map) -> Result<Value, Outcome> {

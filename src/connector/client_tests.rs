@@ -95,6 +95,7 @@ pub(super) fn say(status: &str, headers: &str, body: &str) -> Act {
 }
 
 pub(super) fn connection(kind: ConnectionKind, base_url: String, credential: Credential) -> Connection {
+    let allow_private = base_url.starts_with("http://127.");
     Connection {
         name: "c".into(),
         kind,
@@ -106,7 +107,7 @@ pub(super) fn connection(kind: ConnectionKind, base_url: String, credential: Cre
         webhook_url: None,
         read: Vec::new(),
         headers: BTreeMap::new(),
-        allow_private: false,
+        allow_private,
     }
 }
 
@@ -249,6 +250,8 @@ async fn names_do_not_lead_into_the_own_network() {
     let outcome = ask(&client, web("/x")).await;
     assert!(is_not_sent(&outcome, "address_refused", false), "{outcome:?}");
     assert_eq!(server.asked(""), 0);
+    let literal = connection(ConnectionKind::Http, format!("http://{}", server.address), Credential::None);
+    assert!(open(Connection { allow_private: false, ..literal }).is_err(), "an address is no way round it");
     let allowed = Connection { allow_private: true, ..connection(ConnectionKind::Http, url, Credential::None) };
     assert!(matches!(ask(&open(allowed).unwrap(), web("/x")).await, Outcome::Done { .. }));
     for path in ["/../secret", "/%2e%2e%2fsecret", "@169.254.169.254/", "//u@evil.example/x"] {

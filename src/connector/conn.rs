@@ -1,5 +1,6 @@
 //! One opened connection: where it leads, who we are there, how fast we may go; and one exchange over it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,8 +79,13 @@ impl Conn {
             None => plain.clone(),
         };
         let http = match &base {
-            // Flows choose what is asked of an `http` connection, so names must not lead into the own network. An address
-            // in the configuration is meant as it stands there.
+            // Flows choose what is asked of an `http` connection, so neither names nor addresses lead into the own network.
+            Some(url) if connection.kind == ConnectionKind::Http && !connection.allow_private && is_private(url) => {
+                return Err(Error::config(format!(
+                    "connection {name}: the base_url is an address of the host itself or of a private network"
+                ))
+                .help("add allow_private: true if that is meant"));
+            }
             Some(url)
                 if connection.kind == ConnectionKind::Http && !connection.allow_private && url.domain().is_some() =>
             {
@@ -147,7 +153,7 @@ impl Conn {
     pub(super) fn url(&self, path: &str) -> Result<Url, Outcome> {
         let base = self.base()?;
         let text = format!("{}{path}", base.as_str().trim_end_matches('/'));
-        let url = Url::parse(&text).ok().filter(|url| below(base, url));
+        let url = Url::parse(&text).ok().filter(|url| !climbs(path) && below(base, url));
         url.ok_or_else(|| {
             refuse(
                 "bad_input",
@@ -159,7 +165,7 @@ impl Conn {
     /// A whole URL that a flow gave: below the base like any path.
     pub(super) fn within(&self, text: &str) -> Result<Url, Outcome> {
         let base = self.base()?;
-        let url = Url::parse(text).ok().filter(|url| below(base, url));
+        let url = Url::parse(text).ok().filter(|url| !climbs(text) && below(base, url));
         url.ok_or_else(|| {
             let shown = answer::clean(text, 200);
             refuse(
@@ -193,7 +199,7 @@ impl Conn {
         cap: usize,
         stage: &Stage,
     ) -> Result<Raw, Outcome> {
-        let ticket = self.auth.ticket().await?;
+        let ticket = self.auth.ticket().await.map_err(|outcome| self.scrub(outcome))?;
         let raw = self.once(out, &ticket, cap, stage).await?;
         let raw = match raw.status {
             401 => match self.auth.renewed(&ticket).await {
@@ -225,7 +231,13 @@ impl Conn {
         let host = out.url.host_str().unwrap_or("the service").to_owned();
         let response = request.send().await.map_err(|error| self.scrub(wire::failure(&error, &host)))?;
         let status = response.status().as_u16();
-        let headers = response.headers().clone();
+        let mut headers = response.headers().clone();
+        for value in headers.values_mut() {
+            let masked = self.scrubber.body(value.as_bytes().to_vec(), ticket.token.as_deref());
+            if masked != value.as_bytes() {
+                *value = HeaderValue::from_bytes(&masked).unwrap_or(HeaderValue::from_static("[redacted]"));
+            }
+        }
         let body = match wire::read(response, cap).await {
             Ok(body) => body,
             // The status alone says what was done; what was said about it is lost.
@@ -241,15 +253,18 @@ impl Conn {
         Ok(Raw { status, headers, body: self.scrubber.body(body, ticket.token.as_deref()) })
     }
 
-    fn scrub(&self, outcome: Outcome) -> Outcome {
+    pub(super) fn scrub(&self, outcome: Outcome) -> Outcome {
         match outcome {
+            Outcome::Refused { status, code, message, transient, retry_after_ms } => {
+                Outcome::Refused { status, code, message: self.scrubber.text(message), transient, retry_after_ms }
+            }
             Outcome::NotSent { code, message, transient } => {
                 Outcome::NotSent { code, message: self.scrubber.text(message), transient }
             }
             Outcome::Unknown { status, code, message } => {
                 Outcome::Unknown { status, code, message: self.scrubber.text(message) }
             }
-            other => other,
+            done @ Outcome::Done { .. } => done,
         }
     }
 }
@@ -332,6 +347,9 @@ fn base(connection: &Connection, scrubber: &mut Scrubber) -> Result<Option<Url>,
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
         return bad("is no http or https URL");
     }
+    if connection.kind == ConnectionKind::Teams && url.scheme() == "http" && !is_loopback(&url) {
+        return bad("is no https URL; what it holds is a secret");
+    }
     if !url.username().is_empty() || url.password().is_some() {
         return bad("has a user name in it; give the credential under credential:");
     }
@@ -339,6 +357,29 @@ fn base(connection: &Connection, scrubber: &mut Scrubber) -> Result<Option<Url>,
         return bad("has a query or a fragment; leave that to the flows");
     }
     Ok(Some(url))
+}
+
+/// The address that stands in a URL where a name could.
+fn literal(url: &Url) -> Option<IpAddr> {
+    url.host_str()?.trim_matches(['[', ']']).parse().ok()
+}
+
+fn is_private(url: &Url) -> bool {
+    literal(url).is_some_and(|ip| !address::is_public(ip))
+}
+
+fn is_loopback(url: &Url) -> bool {
+    url.host_str() == Some("localhost") || literal(url).is_some_and(|ip| ip.is_loopback())
+}
+
+/// Whether a path has a segment of dots, in any spelling that a parser would resolve. Looked at before parsing, since what
+/// was listed or shown to people is the text as it stands.
+fn climbs(path: &str) -> bool {
+    let path = path.split(['?', '#']).next().unwrap_or("");
+    path.split(['/', '\\']).any(|segment| {
+        let seen: String = segment.chars().filter(|c| !c.is_control()).collect();
+        matches!(&*seen.to_ascii_lowercase().replace("%2e", "."), "." | "..")
+    })
 }
 
 fn same_origin(base: &Url, url: &Url) -> bool {
@@ -386,6 +427,27 @@ mod tests {
         ] {
             assert!(!inside(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_path_with_dots_for_segments_is_seen_before_it_is_parsed() {
+        for bad in ["/x/../y", "/x/%2e%2E/y", "/x/.%2e", "/./x", "/x\\..\\y", "/x/.\t./y"] {
+            assert!(climbs(bad), "{bad:?}");
+        }
+        for good in ["/x/..y", "/a.b/c", "/x?p=../y", "/..."] {
+            assert!(!climbs(good), "{good}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_the_own_network_are_known_in_every_spelling() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        for private in ["http://127.0.0.1:1", "http://2130706433/", "http://[::1]/", "http://0x7f.1", "http://10.0.0.8"]
+        {
+            assert!(is_private(&url(private)), "{private}");
+        }
+        assert!(!is_private(&url("https://1.1.1.1")) && !is_private(&url("https://service.example")));
+        assert!(is_loopback(&url("http://localhost:1")) && !is_loopback(&url("http://10.0.0.8")));
     }
 
     #[test]

@@ -79,6 +79,8 @@ impl Mailer {
                     Error::config(format!("connection {name}: its credential can't be read: {error}"))
                 })?;
                 scrubber.add(password.expose());
+                // What the sign-in sends, which servers like to repeat.
+                scrubber.add(&format!("\0{username}\0{}", password.expose()));
                 Some(Credentials::new(username.clone(), password.expose().to_owned()))
             }
             _ => None,

@@ -89,7 +89,7 @@ impl Attempt {
 
     /// Sends one request of an action and decodes its answer.
     pub(super) async fn page(&self, action: &Action, out: &Outgoing) -> Got {
-        let cap = wire::cap(action.effect);
+        let cap = wire::cap(action);
         let raw = self.conn.exchange(out, &action.rate_class, cap, &self.stage).await.map_err(bare)?;
         self.decode(action, raw).await
     }
@@ -172,7 +172,8 @@ impl Attempt {
         };
         let letter = mail::letter(&self.inputs, &mailer.from, &self.tag, self.clock.now());
         let letter = letter.map_err(|why| refuse("bad_input", why))?;
-        let said = mailer.send(&letter, &self.stage).await?;
+        let said = mailer.send(&letter, &self.stage).await.map_err(|outcome| self.conn.scrub(outcome))?;
+        let said = self.conn.scrubber.text(said);
         let mut answer = Answer::made(250, json!({"message_id": letter.message_id}));
         answer.body = json!({"message_id": letter.message_id, "server": said}).to_string().into_bytes();
         Ok(answer)
@@ -182,7 +183,7 @@ impl Attempt {
         let message = teams::message(&self.inputs).map_err(|why| bare(refuse("bad_input", why)))?;
         let url = self.conn.base().map_err(bare)?.clone();
         let out = Outgoing::json(Method::POST, url, Some(&message));
-        let cap = wire::cap(self.action.effect);
+        let cap = wire::cap(&self.action);
         let raw = self.conn.exchange(&out, &self.action.rate_class, cap, &self.stage).await.map_err(bare)?;
         if !raw.is_success() {
             return Err((raw.failed(&self.clock), raw.body));
@@ -202,7 +203,7 @@ impl Attempt {
 
     async fn web(&self) -> Got {
         let out = web::request(&self.conn, &self.inputs).map_err(bare)?;
-        let cap = wire::cap(self.action.effect);
+        let cap = wire::cap(&self.action);
         let raw = self.conn.exchange(&out, &self.action.rate_class, cap, &self.stage).await.map_err(bare)?;
         if !raw.is_success() {
             return Err((raw.failed(&self.clock), raw.body));

@@ -42,12 +42,14 @@ impl Scrubber {
 
     /// The body without our secrets; `token` is the one that this very request carried.
     pub(super) fn body(&self, body: Vec<u8>, token: Option<&str>) -> Vec<u8> {
-        let Ok(text) = std::str::from_utf8(&body) else { return body };
+        // A byte that is no UTF-8 must not hide a secret beside it.
+        let text = String::from_utf8_lossy(&body);
         let needles = self.needles.iter().map(Secret::expose).chain(token.filter(|token| token.len() >= 8));
         let mut out: Option<String> = None;
         for needle in needles {
-            if out.as_deref().unwrap_or(text).contains(needle) {
-                out = Some(out.as_deref().unwrap_or(text).replace(needle, MASK));
+            let seen = out.as_deref().unwrap_or(&text);
+            if seen.contains(needle) {
+                out = Some(seen.replace(needle, MASK));
             }
         }
         match out {
@@ -81,7 +83,7 @@ pub(super) fn for_people(body: &[u8], parsed: bool) -> Vec<u8> {
         return body.to_vec();
     }
     let whole = match serde_json::from_str::<Json>(&text) {
-        Ok(json) if names_secret(&text) => mask(json).to_string().into_bytes(),
+        Ok(json) if holds_secret(&json) => mask(json).to_string().into_bytes(),
         Ok(_) => body.to_vec(),
         Err(_) => Json::from(text.as_ref()).to_string().into_bytes(),
     };
@@ -94,22 +96,14 @@ pub(super) fn for_people(body: &[u8], parsed: bool) -> Vec<u8> {
     if cut.len() <= PEOPLE { cut } else { br#"{"cut": true}"#.to_vec() }
 }
 
-/// A quick look before the walk: most answers name nothing secret.
+/// The ends of the names of secret members, in lower case.
+const SECRET: [&str; 7] = ["password", "secret", "token", "authorization", "apikey", "api_key", "api-key"];
+
+/// A quick look before the walk, which misses nothing: a member can be secret only where its word stands in the text, or
+/// where letters of it are written as escapes.
 fn names_secret(text: &str) -> bool {
-    [
-        "assword\"",
-        "ecret\"",
-        "oken\"",
-        "uthorization\"",
-        "PASSWORD\"",
-        "SECRET\"",
-        "TOKEN\"",
-        "pikey\"",
-        "piKey\"",
-        "ApiKey\"",
-    ]
-    .iter()
-    .any(|key| text.contains(key))
+    let lower = text.to_ascii_lowercase();
+    SECRET.iter().any(|word| lower.contains(word)) || lower.contains("\\u00")
 }
 
 fn mask(json: Json) -> Json {
@@ -118,7 +112,7 @@ fn mask(json: Json) -> Json {
             members
                 .into_iter()
                 .map(|(key, value)| {
-                    let value = if is_secret(&key) && value.is_string() { Json::from(MASK) } else { mask(value) };
+                    let value = if is_secret(&key) && !value.is_null() { Json::from(MASK) } else { mask(value) };
                     (key, value)
                 })
                 .collect(),
@@ -128,9 +122,19 @@ fn mask(json: Json) -> Json {
     }
 }
 
+fn holds_secret(json: &Json) -> bool {
+    match json {
+        Json::Object(members) => {
+            members.iter().any(|(key, value)| (is_secret(key) && !value.is_null()) || holds_secret(value))
+        }
+        Json::Array(items) => items.iter().any(holds_secret),
+        _ => false,
+    }
+}
+
 fn is_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
-    ["password", "secret", "token", "authorization", "apikey"].iter().any(|word| key.ends_with(word))
+    SECRET.iter().any(|word| key.ends_with(word))
 }
 
 #[cfg(test)]
@@ -164,5 +168,23 @@ mod tests {
         }
         assert_eq!(for_people(br#"{"a": 1}"#, true), br#"{"a": 1}"#);
         assert_eq!(for_people(b"not json", false), b"\"not json\"");
+    }
+
+    #[test]
+    fn what_is_odd_about_an_answer_hides_no_secret() {
+        let mut scrubber = Scrubber::default();
+        scrubber.add("s3cr3t-in-full");
+        let out = scrubber.body(b"\xff s3cr3t-in-full".to_vec(), None);
+        assert!(!String::from_utf8_lossy(&out).contains("s3cr3t"));
+        assert_eq!(scrubber.body(vec![0xff, 1], None), [0xff, 1], "what holds none is left as it is");
+        for body in [
+            r#"{"Secret" : 12345}"#,
+            r#"{"x-api_key": ["a"]}"#,
+            r#"[{"TOKEN": {"v": "a"}}]"#,
+            r#"{"\u0070assword": "a"}"#,
+        ] {
+            let masked = String::from_utf8(for_people(body.as_bytes(), true)).unwrap();
+            assert!(masked.contains(MASK) && !masked.contains("12345") && !masked.contains("\"a\""), "{masked}");
+        }
     }
 }

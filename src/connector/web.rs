@@ -13,6 +13,18 @@ use crate::value::{Map, Value};
 /// The longest body that a flow may send.
 const LARGEST: usize = 8 << 20;
 
+/// Headers of a request by which some servers take another method or path than the one that was looked at.
+const MISLEADING: [&str; 6] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "x-original-url",
+    "x-original-method",
+    "x-rewrite-url",
+];
+/// Headers of an answer that may hold credentials.
+const WITHHELD: [&str; 4] = ["authorization", "proxy-authorization", "set-cookie", "set-cookie2"];
+
 pub(super) fn request(conn: &Conn, inputs: &Map) -> Result<Outgoing, Outcome> {
     let bad = |why: String| refuse("bad_input", why);
     let text = |key: &str| inputs.get(key).and_then(Value::as_str);
@@ -66,6 +78,9 @@ pub(super) fn request(conn: &Conn, inputs: &Map) -> Result<Outgoing, Outcome> {
         if conn.owns_header(&name) {
             return Err(bad(format!("headers: {name} belongs to the connection {}, a flow can't set it", conn.name)));
         }
+        if MISLEADING.contains(&name.as_str()) {
+            return Err(bad(format!("headers: {name} would make another request of this one; give method and path")));
+        }
         let value = HeaderValue::try_from(plain(value))
             .map_err(|_| bad(format!("headers: the value of {name} holds characters that no header can carry")))?;
         headers.insert(name, value);
@@ -78,7 +93,7 @@ pub(super) fn answer(raw: &Raw) -> Json {
     let headers: serde_json::Map<String, Json> = raw
         .headers
         .iter()
-        .filter(|(name, _)| name.as_str() != "set-cookie")
+        .filter(|(name, _)| !WITHHELD.contains(&name.as_str()))
         .map(|(name, value)| (name.as_str().to_owned(), Json::from(String::from_utf8_lossy(value.as_bytes()))))
         .collect();
     let mut out = json!({"status": raw.status, "headers": headers});

@@ -8,19 +8,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::catalog::Effect;
+use crate::catalog::{Action, Context, Effect, Paging};
 use crate::engine::Outcome;
 use crate::error::Error;
 
-/// The longest answer of a read, in decoded bytes. Hunting may answer with 124 MB; nobody wants that in a run.
-pub(super) const READ_CAP: usize = 32 << 20;
+/// The longest answer of a list or a hunt, in decoded bytes. Hunting may answer with 124 MB; nobody wants that in a run.
+const LIST_CAP: usize = 32 << 20;
+/// The longest answer of any other read.
+const READ_CAP: usize = 8 << 20;
 /// The longest answer to anything else.
 const ACT_CAP: usize = 4 << 20;
 /// A connection is made within this or not at all.
 pub(super) const CONNECT: Duration = Duration::from_secs(10);
 
-pub(super) fn cap(effect: Effect) -> usize {
-    if effect == Effect::Read { READ_CAP } else { ACT_CAP }
+pub(super) fn cap(action: &Action) -> usize {
+    let hunts = || action.inputs.iter().any(|input| input.context == Context::Kql);
+    match action.effect {
+        Effect::Read if action.paging != Paging::None || hunts() => LIST_CAP,
+        Effect::Read => READ_CAP,
+        _ => ACT_CAP,
+    }
 }
 
 /// Whether a byte of the request may have left: what decides between `NotSent` and `Unknown`.

@@ -29,6 +29,11 @@ impl Reads {
         let Some(listed) = self.0.get(&call.connection) else { return false };
         let Some(path) = call.inputs.get("path").and_then(Value::as_str) else { return false };
         let method = call.inputs.get("method").and_then(Value::as_str).unwrap_or("GET");
+        // Some servers take the body of a read for an order.
+        let bodied = ["body", "text"].iter().any(|name| call.inputs.contains_key(*name));
+        if bodied && ["GET", "HEAD"].iter().any(|bare| bare.eq_ignore_ascii_case(method)) {
+            return false;
+        }
         listed.iter().any(|(wanted, pattern)| wanted.eq_ignore_ascii_case(method) && fits(pattern, path))
     }
 }

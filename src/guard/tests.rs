@@ -222,6 +222,9 @@ fn a_listed_http_request_reads_and_any_other_destroys() {
     assert_eq!(verdict(&request("get", "/v1/lookup/a?b=c")), Verdict::GoRead);
     assert_eq!(verdict(&request("POST", "/v1/lookup/a")), Verdict::Shadow);
     assert_eq!(verdict(&request("GET", "/v1/lookup/../users")), Verdict::Shadow);
+    let mut bodied = request("GET", "/v1/lookup/a");
+    bodied.inputs.insert("body".into(), Value::Bool(true));
+    assert_eq!(verdict(&bodied), Verdict::Shadow);
     let elsewhere = Call { connection: "mde".into(), ..request("GET", "/v1/lookup/a") };
     assert_eq!(verdict(&elsewhere), Verdict::Shadow);
 }
