@@ -1,4 +1,4 @@
-//! A tenant that fails one request in twenty, in every way that services fail: nothing is lost or isolated twice.
+//! A tenant that fails one request in eight, in every way that services fail: nothing is lost or isolated twice.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ fn throttles_errors_and_resets_before_and_after_the_effect_lose_nothing() {
         // A second isolation counts as one at once.
         options.action_delay = Duration::ZERO;
         options.faults = Faults {
-            throttled: 10,
-            throttled_bare: 5,
-            server_error: 15,
-            reset_before: 10,
-            reset_after: 10,
+            throttled: 30,
+            throttled_bare: 10,
+            server_error: 40,
+            reset_before: 25,
+            reset_after: 25,
             retry_after_s: 1,
             ..Faults::default()
         };
