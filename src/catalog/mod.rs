@@ -4,6 +4,7 @@
 //! Not here: sending (see `connector`), interpretation of answers that needs code (`connector::entity`).
 
 pub mod decode;
+pub mod ids;
 mod load;
 pub mod roots;
 pub mod types;
@@ -91,6 +92,8 @@ pub enum Context {
     Kql,
     Json,
     Card,
+    /// A text of a card inside the JSON of a whole card.
+    CardJson,
 }
 
 /// Where an input goes in the request.
