@@ -36,7 +36,8 @@ pub(super) fn poll_block(cx: &mut Cx<'_>, flow: &CheckedFlow, block: &Block, sta
 
 fn poll_step(cx: &mut Cx<'_>, flow: &CheckedFlow, step: &Step, state: &mut StepState) -> Poll {
     if let Active::New = state.active {
-        cx.tell(Event::StepStarted { label: &step.label, line: step.line, kind: kind_word(&step.kind) });
+        let kind = kind_word(&step.kind);
+        cx.tell(Event::StepStarted { label: &step.label, line: step.line, kind, secure: step.secure });
         if let (Some(limit), false) = (step.timeout, matches!(step.kind, StepKind::Action(_))) {
             state.timer = Some(cx.timer(later(cx.at, limit)));
         }
@@ -133,11 +134,10 @@ pub(super) fn cancel_block(cx: &mut Cx<'_>, block: &Block, state: &mut BlockStat
     if let Some(op) = current.timer {
         cx.out.push(Command::Cancel { op });
     }
-    if let (Active::Handling { block, .. }, OnError::Steps(handler)) = (&mut current.active, &step.on_error) {
-        cancel_block(cx, handler, block);
-        return;
-    }
-    cancel_active(cx, &step.kind, &mut current.active);
+    cx.below(&step.key, |cx| match (&mut current.active, &step.on_error) {
+        (Active::Handling { block, .. }, OnError::Steps(handler)) => cancel_block(cx, handler, block),
+        (active, _) => cancel_active(cx, &step.kind, active),
+    });
 }
 
 pub(super) fn cancel_active(cx: &mut Cx<'_>, kind: &StepKind, active: &mut Active) {
