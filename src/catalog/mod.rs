@@ -4,6 +4,7 @@
 //! Not here: sending (see `connector`), interpretation of answers that needs code (`connector::entity`).
 
 pub mod decode;
+pub mod ids;
 mod load;
 pub mod roots;
 pub mod types;

@@ -5,7 +5,6 @@
 //! puts one value in a list.
 
 mod hunting;
-pub mod ids;
 
 use std::fmt::Write as _;
 
@@ -13,7 +12,7 @@ use jiff::Timestamp;
 use serde_json::{Map as JsonMap, Value as Json, json};
 
 use super::entity;
-use crate::catalog::{Action, Mapping, Paging, Param, Place, Type, decode};
+use crate::catalog::{Action, Mapping, Paging, Param, Place, Type, decode, ids};
 use crate::value::{Map, Value};
 
 /// One HTTP request, relative to the connection's base URL.

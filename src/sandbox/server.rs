@@ -12,7 +12,7 @@ use futures_util::stream;
 use tokio::net::TcpListener;
 
 use super::call::{Answer, Call, decode, pairs};
-use super::faults::Fault;
+use super::faults::{Fault, Faults};
 use super::route;
 use super::state::World;
 
@@ -61,10 +61,21 @@ async fn simulate(world: &World, call: &Call) -> Response {
     };
     let slow =
         if fault == Some(Fault::Slow) { Duration::from_millis(u64::from(faults.slow_ms)) } else { Duration::ZERO };
-    let wait = world.settings.latency + slow;
-    if !wait.is_zero() {
-        tokio::time::sleep(wait).await;
+    // Half of it before the effect and half after, as on a real line: a caller that dies meanwhile may or may not have acted.
+    let (there, back) = (world.settings.latency / 2 + slow, world.settings.latency / 2);
+    pause(there).await;
+    let response = act(world, call, fault, faults);
+    pause(back).await;
+    response
+}
+
+async fn pause(span: Duration) {
+    if !span.is_zero() {
+        tokio::time::sleep(span).await;
     }
+}
+
+fn act(world: &World, call: &Call, fault: Option<Fault>, faults: Faults) -> Response {
     let error = || Answer::error(503, "ServiceUnavailable", "injected: try again later");
     match fault {
         Some(Fault::Unauthorized) => {

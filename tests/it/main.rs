@@ -2,15 +2,22 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by ending")]
 
+mod bin;
 mod cases;
 mod cel;
 mod cli;
 mod codes;
+mod commands;
 mod contract;
+mod crash;
+mod demo;
 mod docs;
 mod engine;
+mod faults;
+mod safety;
 mod sandbox;
 mod sandbox_client;
+mod service;
 mod shipped;
 mod smtp;
 mod tidy;

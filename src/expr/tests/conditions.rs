@@ -31,101 +31,99 @@ fn every_example_of_the_table_is_true() {
     }
 }
 
+/// A condition, its fault and its help.
+const FAULTS: &[(&str, &str, &str)] = &[
+    ("alert.severity == 'high'", "WF0411 «'high'»: 'high' is not a value of AlertSeverity", "write 'High'"),
+    (
+        "alert.severity in ['Low', 'Hihg']",
+        "WF0411 «'Hihg'»: 'Hihg' is not a value of AlertSeverity",
+        "did you mean 'High'?",
+    ),
+    ("alert.severty == 'High'", "WF0312 «severty»: alert (Alert) has no member `severty`", "did you mean `severity`?"),
+    ("alrt.severity == 'High'", "WF0311 «alrt»: unknown name `alrt`", "did you mean `alert`?"),
+    (
+        "alert.device == null",
+        "WF0503 «alert.device == null»: there is no null to compare with: absence is a missing member",
+        "write `!has(alert.device)`",
+    ),
+    (
+        "null != alert.device.name",
+        "WF0503 «null != alert.device.name»: there is no null to compare with: absence is a missing member",
+        "write `has(alert.device.name)`",
+    ),
+    ("alert.title == 5", "WF0412 «alert.title == 5»: `==` compares string with int", "put the value in quotes"),
+    (
+        "alert.created > '2026-11-20T00:00:00Z'",
+        "WF0412 «alert.created > '2026-11-20T00:00:00Z'»: `>` compares datetime with string",
+        "write `timestamp('2026-11-20T00:00:00Z')`",
+    ),
+    (
+        "alert.title",
+        "WF0414 «alert.title»: the condition is string, where true or false is wanted",
+        "compare it: `alert.title == '…'`",
+    ),
+    (
+        "alert.severity > 'Low'",
+        "WF0412 «alert.severity > 'Low'»: the values of AlertSeverity have no order",
+        "list the values that you mean: `in [ … ]` of Informational, Low, Medium, High",
+    ),
+    (
+        "isolation.id == 'x'",
+        "WF0313 «isolation»: `isolation` may have no value here: it is in a branch",
+        "guard it: `has(isolation.id) && …`, or give a default: `isolation.?id.orValue(…)`",
+    ),
+    ("has(gone.id)", "WF0314 «gone»: `gone` has no value here: it is in `try`", ""),
+    (
+        "has(isolation)",
+        "WF0506 «has(isolation)»: `has` asks for a member, such as `has(a.b)`",
+        "write `has(isolation.field)` with the member that you need",
+    ),
+    ("skip == 5u", "WF0503 «5u»: unsigned numbers are not in the language", "write `5`"),
+    ("alert.title == b'x'", "WF0503 «b'x'»: bytes are not in the language", "write text: 'abc'"),
+    (
+        "type(skip) == int",
+        "WF0504 «type»: `type` is not in the language",
+        "there are no type values; types are checked when the flow is loaded",
+    ),
+    ("alert.title.contians('x')", "WF0504 «contians»: unknown function `contians`", "did you mean `contains`?"),
+    (
+        "contains(alert.title, 'x')",
+        "WF0504 «contains»: `contains` is called differently",
+        "write `string.contains(string) → bool`",
+    ),
+    (
+        "alert.evidence.kind == 'x'",
+        "WF0415 «kind»: alert.evidence is a list, which has no member `kind`",
+        "take an item (`alert.evidence[0].kind`) or ask for any: `alert.evidence.exists(x, x.kind == …)`",
+    ),
+    (
+        "took > duration('4 hours')",
+        "WF0508 «'4 hours'»: '4 hours' is no duration; write '30m', '4h' or '7d'",
+        "for example `duration('90m') == duration('1h30m')`",
+    ),
+    ("alert.score + skip > 1.0", "WF0413 «alert.score + skip»: `+` mixes int and number", "write `double(skip)`"),
+    (
+        "alert.title + skip == ''",
+        "WF0413 «alert.title + skip»: `+` does not work on string and int",
+        "write `string(skip)`",
+    ),
+    (
+        "alert.?title == 'x'",
+        "WF0416 «alert.?title»: alert.title is optional here",
+        "give a default: `alert.title.orValue(…)`",
+    ),
+    (
+        "alert.evidence.exists(alert, true)",
+        "WF0315 «true»: `alert` is a name already; an item can't have the same",
+        "choose another name for the item, such as `x`",
+    ),
+];
+
 #[test]
 fn faults_say_what_to_write() {
     let world = World::new();
-    let cases = [
-        ("alert.severity == 'high'", "WF0411 «'high'»: 'high' is not a value of AlertSeverity", "write 'High'"),
-        (
-            "alert.severity in ['Low', 'Hihg']",
-            "WF0411 «'Hihg'»: 'Hihg' is not a value of AlertSeverity",
-            "did you mean 'High'?",
-        ),
-        (
-            "alert.severty == 'High'",
-            "WF0312 «severty»: alert (Alert) has no member `severty`",
-            "did you mean `severity`?",
-        ),
-        ("alrt.severity == 'High'", "WF0311 «alrt»: unknown name `alrt`", "did you mean `alert`?"),
-        (
-            "alert.device == null",
-            "WF0503 «alert.device == null»: there is no null to compare with: absence is a missing member",
-            "write `!has(alert.device)`",
-        ),
-        (
-            "null != alert.device.name",
-            "WF0503 «null != alert.device.name»: there is no null to compare with: absence is a missing member",
-            "write `has(alert.device.name)`",
-        ),
-        ("alert.title == 5", "WF0412 «alert.title == 5»: `==` compares string with int", "put the value in quotes"),
-        (
-            "alert.created > '2026-11-20T00:00:00Z'",
-            "WF0412 «alert.created > '2026-11-20T00:00:00Z'»: `>` compares datetime with string",
-            "write `timestamp('2026-11-20T00:00:00Z')`",
-        ),
-        (
-            "alert.title",
-            "WF0414 «alert.title»: the condition is string, where true or false is wanted",
-            "compare it: `alert.title == '…'`",
-        ),
-        (
-            "alert.severity > 'Low'",
-            "WF0412 «alert.severity > 'Low'»: the values of AlertSeverity have no order",
-            "list the values that you mean: `in [ … ]` of Informational, Low, Medium, High",
-        ),
-        (
-            "isolation.id == 'x'",
-            "WF0313 «isolation»: `isolation` may have no value here: it is in a branch",
-            "guard it: `has(isolation.id) && …`, or give a default: `isolation.?id.orValue(…)`",
-        ),
-        ("has(gone.id)", "WF0314 «gone»: `gone` has no value here: it is in `try`", ""),
-        (
-            "has(isolation)",
-            "WF0506 «has(isolation)»: `has` asks for a member, such as `has(a.b)`",
-            "write `has(isolation.field)` with the member that you need",
-        ),
-        ("skip == 5u", "WF0503 «5u»: unsigned numbers are not in the language", "write `5`"),
-        ("alert.title == b'x'", "WF0503 «b'x'»: bytes are not in the language", "write text: 'abc'"),
-        (
-            "type(skip) == int",
-            "WF0504 «type»: `type` is not in the language",
-            "there are no type values; types are checked when the flow is loaded",
-        ),
-        ("alert.title.contians('x')", "WF0504 «contians»: unknown function `contians`", "did you mean `contains`?"),
-        (
-            "contains(alert.title, 'x')",
-            "WF0504 «contains»: `contains` is called differently",
-            "write `string.contains(string) → bool`",
-        ),
-        (
-            "alert.evidence.kind == 'x'",
-            "WF0415 «kind»: alert.evidence is a list, which has no member `kind`",
-            "take an item (`alert.evidence[0].kind`) or ask for any: `alert.evidence.exists(x, x.kind == …)`",
-        ),
-        (
-            "took > duration('4 hours')",
-            "WF0508 «'4 hours'»: '4 hours' is no duration; write '30m', '4h' or '7d'",
-            "for example `duration('90m') == duration('1h30m')`",
-        ),
-        ("alert.score + skip > 1.0", "WF0413 «alert.score + skip»: `+` mixes int and number", "write `double(skip)`"),
-        (
-            "alert.title + skip == ''",
-            "WF0413 «alert.title + skip»: `+` does not work on string and int",
-            "write `string(skip)`",
-        ),
-        (
-            "alert.?title == 'x'",
-            "WF0416 «alert.?title»: alert.title is optional here",
-            "give a default: `alert.title.orValue(…)`",
-        ),
-        (
-            "alert.evidence.exists(alert, true)",
-            "WF0315 «true»: `alert` is a name already; an item can't have the same",
-            "choose another name for the item, such as `x`",
-        ),
-    ];
-    for (text, message, help) in cases {
-        assert_eq!(world.fault(text), (message.to_owned(), help.to_owned()), "{text}");
+    for (text, message, help) in FAULTS {
+        assert_eq!(world.fault(text), ((*message).to_owned(), (*help).to_owned()), "{text}");
     }
 }
 

@@ -85,14 +85,25 @@ fn incident(text: &str) -> Option<String> {
     (!text.is_empty() && text.len() <= 19 && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.to_owned())
 }
 
-/// `da` or `ed`, ticks or a GUID, an underscore and a signed number. Old ids have no prefix.
+/// `da` or `ed`, ticks or a GUID, an underscore and a signed number. People also have them without the prefix, as old ids
+/// were written; the same alert is always spelled with it, so that one lock and one guard stand for it.
 fn mde_alert(text: &str) -> Option<String> {
-    let bare = text.strip_prefix("da").or_else(|| text.strip_prefix("ed")).unwrap_or(text);
-    let (head, tail) = bare.split_once('_')?;
+    let text = text.to_ascii_lowercase();
+    let (head, tail) = text.split_once('_')?;
     let digits = tail.strip_prefix('-').unwrap_or(tail);
-    let head_fits = !head.is_empty() && head.len() <= 40 && head.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
     let tail_fits = !digits.is_empty() && digits.len() <= 20 && digits.bytes().all(|b| b.is_ascii_digit());
-    (head_fits && tail_fits).then(|| text.to_owned())
+    let core = |head: &str| {
+        guid(head).is_some() || (head.len() <= 40 && !head.is_empty() && head.bytes().all(|b| b.is_ascii_digit()))
+    };
+    if !tail_fits {
+        return None;
+    }
+    if core(head) {
+        return Some(format!("da{text}"));
+    }
+    let rest = head.strip_prefix("da").or_else(|| head.strip_prefix("ed"))?;
+    let rest_fits = !rest.is_empty() && rest.len() <= 40 && rest.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+    rest_fits.then_some(text)
 }
 
 /// Prefixes by which Microsoft Graph tells the products apart.
@@ -107,8 +118,8 @@ fn graph_alert(text: &str) -> Option<String> {
         // An id of Defender for Cloud Apps, which Graph knows with its prefix.
         return Some(format!("ca{}", text.to_ascii_lowercase()));
     }
-    if text.bytes().next().is_some_and(|b| b.is_ascii_digit()) && mde_alert(text).is_some() {
-        return Some(format!("da{text}"));
+    if let (true, Some(id)) = (text.bytes().next().is_some_and(|b| b.is_ascii_digit()), mde_alert(text)) {
+        return Some(id);
     }
     let prefixed = PREFIXES.iter().chain(&NEWER).any(|prefix| text.strip_prefix(prefix).is_some_and(safe));
     (prefixed && text.bytes().any(|b| b.is_ascii_digit())).then(|| text.to_owned())
@@ -140,7 +151,8 @@ mod tests {
             ("machine", machine, "1e5bc9d7e413ddd7902c2932e418702b84d0cc07"),
             ("machine", page.as_str(), "1e5bc9d7e413ddd7902c2932e418702b84d0cc07"),
             ("mde_alert", " da637472900382838869_-1364969609 ", "da637472900382838869_-1364969609"),
-            ("mde_alert", "637472900382838869_1", "637472900382838869_1"),
+            ("mde_alert", "637472900382838869_1", "da637472900382838869_1"),
+            ("mde_alert", "DA637472900382838869_1", "da637472900382838869_1"),
             (
                 "mde_alert",
                 "https://security.microsoft.com/alerts/da637472900382838869_1?tid=a",

@@ -1,0 +1,257 @@
+//! The real binary: a folder with flows and a configuration, the service in it as a child process, commands beside it.
+//!
+//! The simulated tenant (`tenant`) lives in the test's own process, so that it outlives a killed service.
+
+mod tenant;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use serde_json::Value as Json;
+pub(crate) use tenant::{ISOLATE, MAIL, Tenant};
+use watchfloor::clock::stopwatch;
+use watchfloor::sandbox::{API_TOKEN, CLIENT_ID, CLIENT_SECRET, SHIPPED, TENANT};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_watchfloor");
+/// The bearer token of the webhook `w`.
+pub(crate) const HOOK_TOKEN: &str = "let-me-in";
+/// How long a service may take to be ready, or to stop: far more than it needs, since tests share the machine.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Asks until there is an answer; after the deadline the test ends with what it waited for.
+pub(crate) fn wait_for<T>(what: &str, seconds: u64, mut ask: impl FnMut() -> Option<T>) -> T {
+    let watch = stopwatch();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(watch.elapsed() < Duration::from_secs(seconds), "not within {seconds} s: {what}");
+        std::thread::park_timeout(Duration::from_millis(25));
+    }
+}
+
+/// What a command said.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Said {
+    pub(crate) fn json(&self) -> Json {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// Runs a command in a folder, to its end.
+pub(crate) fn command(folder: &Path, args: &[&str]) -> Said {
+    let output = Command::new(BINARY).args(args).current_dir(folder).stdin(Stdio::null()).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Said { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// A folder as an operator would make it: `config.yaml`, `flows/`, secrets, and the store below it.
+pub(crate) struct Site {
+    folder: tempfile::TempDir,
+    keys: BTreeMap<&'static str, String>,
+}
+
+impl Site {
+    /// Live, without limits, everything polled each second, and a webhook `w`.
+    pub(crate) fn new(tenant: &Tenant) -> Site {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("flows/kql")).unwrap();
+        let site = Site { folder, keys: BTreeMap::new() };
+        for (path, text) in SHIPPED.iter().filter(|(path, _)| path.starts_with("kql/")) {
+            site.write(&format!("flows/{path}"), text);
+        }
+        let base = format!("http://{}", tenant.http_addr());
+        site.write("secret-client", CLIENT_SECRET);
+        site.write("secret-mdca", API_TOKEN);
+        site.write("secret-teams", &format!("{base}/workflows/soc-triage"));
+        site.write("secret-hook", HOOK_TOKEN);
+        let entra = format!(
+            "credential: {{ entra: {{ tenant_id: {TENANT}, client_id: {CLIENT_ID}, client_secret: {{ file: secret-client }}, \
+             authority: \"{base}\" }} }}, rate: off"
+        );
+        let connections = format!(
+            "{{ mde: {{ kind: mde, base_url: \"{base}\", {entra} }}, graph: {{ kind: graph, base_url: \"{base}\", {entra} }}, \
+             mdca: {{ kind: cloud_apps, base_url: \"{base}\", credential: {{ api_token: {{ file: secret-mdca }} }}, rate: off }}, \
+             mail: {{ kind: email, server: \"{}\", tls: none, from: soc@contoso.example, rate: off }}, \
+             soc-triage: {{ kind: teams, webhook_url: {{ file: secret-teams }}, rate: off }} }}",
+            tenant.smtp_addr()
+        );
+        site.set("connections", &connections)
+            .set("mode", "live")
+            .set("server", "{ listen: \"127.0.0.1:0\" }")
+            .set("limits", "{ destructive: off, write: off }")
+            .set("webhooks", "{ w: { auth: { bearer: { file: secret-hook } } } }")
+            .set("poll", "{ mde.alert.new: 1s, cloud_apps.alert.new: 1s }")
+    }
+
+    /// Sets a top key of the configuration, in flow style.
+    pub(crate) fn set(mut self, key: &'static str, value: &str) -> Site {
+        self.keys.insert(key, value.to_owned());
+        let lines: Vec<_> = self.keys.iter().map(|(key, value)| format!("{key}: {value}\n")).collect();
+        self.write("config.yaml", &lines.concat());
+        self
+    }
+
+    pub(crate) fn flow(self, name: &str, text: &str) -> Site {
+        self.write(&format!("flows/{name}.yaml"), text);
+        self
+    }
+
+    /// A flow of this repository as it is shipped.
+    pub(crate) fn shipped(self, name: &str) -> Site {
+        let file = format!("{name}.yaml");
+        let (_, text) = SHIPPED.iter().find(|(path, _)| *path == file).unwrap();
+        self.flow(name, text)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path: PathBuf = self.folder.path().join(path);
+        std::fs::write(&path, text).unwrap();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        }
+    }
+
+    /// A command in the site's folder.
+    pub(crate) fn cli(&self, args: &[&str]) -> Said {
+        command(self.path(), args)
+    }
+
+    /// A command's data; it must succeed or find nothing.
+    pub(crate) fn json(&self, args: &[&str]) -> Json {
+        let said = self.cli(&[args, &["-o", "json"]].concat());
+        assert!(matches!(said.code, 0 | 3), "{args:?}: {said:?}");
+        said.json()
+    }
+
+    /// All runs, newest first.
+    pub(crate) fn runs(&self) -> Vec<Json> {
+        self.json(&["runs", "list", "--limit", "100000"]).as_array().unwrap().clone()
+    }
+
+    /// Waits until a run has one of these statuses, and answers its row.
+    pub(crate) fn run_is(&self, id: &str, wanted: &[&str], seconds: u64) -> Json {
+        let mut last = String::new();
+        let watch = stopwatch();
+        loop {
+            let said = self.cli(&["runs", "show", id, "-o", "json"]);
+            if said.code == 0 {
+                let row = said.json();
+                if wanted.iter().any(|status| row["status"] == *status) {
+                    return row;
+                }
+                last = format!("{} {}", row["status"], row["reason"]);
+            }
+            assert!(watch.elapsed() < Duration::from_secs(seconds), "run {id} is not {wanted:?} but {last}");
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until there are `n` runs and each has ended or needs a person; answers them.
+    pub(crate) fn settled(&self, n: usize, seconds: u64) -> Vec<Json> {
+        const SETTLED: [&str; 6] = ["succeeded", "failed", "cancelled", "uncertain", "dead", "waiting"];
+        let mut open = BTreeMap::new();
+        let watch = stopwatch();
+        loop {
+            let runs = self.runs();
+            open.clear();
+            for run in &runs {
+                *open.entry(run["status"].as_str().unwrap().to_owned()).or_insert(0usize) += 1;
+            }
+            if runs.len() >= n && open.keys().all(|status| SETTLED.contains(&status.as_str())) {
+                return runs;
+            }
+            assert!(watch.elapsed() < Duration::from_secs(seconds), "wanted {n} settled runs in {seconds} s: {open:?}");
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+    }
+
+    /// Starts the service; returns when it says that it is ready.
+    pub(crate) fn start(&self, args: &[&str]) -> Service {
+        let mut command = Command::new(BINARY);
+        command.arg("run").args(args).current_dir(self.path()).stdin(Stdio::null()).stdout(Stdio::null());
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let (sender, lines) = mpsc::channel();
+        let log = Arc::new(Mutex::new(String::new()));
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let kept = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                let mut log = kept.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+                drop(log);
+                drop(sender.send(line));
+            }
+        });
+        let mut service = Service { child, url: String::new(), log };
+        loop {
+            match lines.recv_timeout(PATIENCE) {
+                Ok(line) => match line.split_once("ready on ") {
+                    Some((_, url)) => {
+                        service.url = url.trim().to_owned();
+                        return service;
+                    }
+                    None => continue,
+                },
+                Err(_) => panic!("the service did not get ready:\n{}", service.log()),
+            }
+        }
+    }
+}
+
+/// The service as a child; it is killed when this is dropped.
+pub(crate) struct Service {
+    child: Child,
+    pub(crate) url: String,
+    log: Arc<Mutex<String>>,
+}
+
+impl Service {
+    /// What it wrote to stderr until now.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// kill -9, as a power cut would.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and its end.
+    pub(crate) fn stop(mut self) -> ExitStatus {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        wait_for("the service stops after SIGTERM", PATIENCE.as_secs(), || self.child.try_wait().unwrap())
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<_> = log.lines().rev().take(25).collect();
+            // The harness shows it below the failed test.
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), tail.join("\n").as_bytes());
+        }
+    }
+}

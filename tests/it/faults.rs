@@ -1,0 +1,51 @@
+//! A tenant that fails one request in twenty, in every way that services fail: nothing is lost or isolated twice.
+
+use std::time::Duration;
+
+use watchfloor::sandbox::Faults;
+
+use crate::bin::{Site, Tenant};
+use crate::crash::nothing_lost_and_nothing_twice;
+
+#[test]
+fn throttles_errors_and_resets_before_and_after_the_effect_lose_nothing() {
+    let tenant = Tenant::new(61, 40, |options| {
+        options.latency = Duration::from_millis(5);
+        // A second isolation counts as one at once.
+        options.action_delay = Duration::ZERO;
+        options.faults = Faults {
+            throttled: 10,
+            throttled_bare: 5,
+            server_error: 15,
+            reset_before: 10,
+            reset_after: 10,
+            retry_after_s: 1,
+            ..Faults::default()
+        };
+    });
+    tenant.feed(40);
+    let site = Site::new(&tenant).shipped("isolate-high-severity");
+    let service = site.start(&["--from", "1d"]);
+    let runs = site.settled(tenant.endpoint_alerts(40), 65);
+    assert!(service.stop().success());
+    let ledger = tenant.ledger();
+    assert!(ledger.injected.values().sum::<u64>() >= 4, "{:?}", ledger.injected);
+    nothing_lost_and_nothing_twice(&site, &tenant, &runs, &ledger);
+}
+
+/// A quarter of all answers is lost after the effect: isolations among them are looked up, found by their tag, adopted.
+#[test]
+fn an_isolation_whose_answer_is_lost_is_adopted() {
+    let tenant = Tenant::new(62, 30, |options| {
+        options.action_delay = Duration::ZERO;
+        options.faults = Faults { reset_after: 250, ..Faults::default() };
+    });
+    tenant.feed(30);
+    let site = Site::new(&tenant).shipped("isolate-high-severity");
+    let service = site.start(&["--from", "1d"]);
+    let runs = site.settled(tenant.endpoint_alerts(30), 65);
+    assert!(service.stop().success());
+    let ledger = tenant.ledger();
+    assert!(ledger.injected["reset_after"] >= 6, "{:?}", ledger.injected);
+    nothing_lost_and_nothing_twice(&site, &tenant, &runs, &ledger);
+}
