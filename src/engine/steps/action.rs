@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::look::{self, Found};
 use super::shadow;
-use crate::catalog::{Effect, LookInput};
+use crate::catalog::{Effect, LookInput, ids};
 use crate::check::program::{ActionStep, Keep, RetryOn, Step};
 use crate::engine::apply::unsettled;
 use crate::engine::command::{Call, Command, Purpose, StepError, Target};
@@ -112,6 +112,14 @@ impl Walk<'_, '_> {
         for param in &self.action.action.inputs {
             if let (false, Some(default)) = (inputs.contains_key(&param.name), &param.default) {
                 inputs.insert(param.name.clone(), default.clone());
+            }
+        }
+        // One spelling before anything looks at an id: locks, rules and look-ups must mean the same device.
+        for param in &self.action.action.inputs {
+            if let (Some(form), Some(Value::String(text))) = (&param.id_form, inputs.get(&param.name)) {
+                let id = ids::normal(form, text);
+                let id = id.map_err(|why| self.cx.error("bad_input", format!("`{}`: {why}", param.name)))?;
+                inputs.insert(param.name.clone(), Value::str(id));
             }
         }
         let target = self.action.action.target.as_ref().and_then(|spec| {

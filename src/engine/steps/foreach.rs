@@ -220,6 +220,6 @@ pub(in crate::engine) fn cancel(cx: &mut Cx<'_>, foreach: &Foreach, state: &mut 
             cx.out.push(Command::OnceRelease { key: Arc::clone(key) });
         }
         release(cx, &item);
-        cancel_block(cx, &foreach.body, &mut item.block);
+        cx.below(&format!("each[{}]", item.index), |cx| cancel_block(cx, &foreach.body, &mut item.block));
     }
 }
