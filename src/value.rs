@@ -180,7 +180,8 @@ pub fn duration_text(span: SignedDuration) -> String {
 }
 
 /// The journal's form: JSON in which the types that JSON lacks are tagged (`{"$t": …}` instants, `{"$d": …}` durations,
-/// `{"$f": …}` numbers that are not finite), and a map whose only key starts with `$` is wrapped in `{"$m": …}`.
+/// `{"$f": …}` numbers that are not finite), and an only key that starts with `$` is written with one `$` more. Wrapping such
+/// a map would double its depth, and the reader of a row stops at 128 levels.
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeMap;
@@ -199,10 +200,11 @@ impl Serialize for Value {
             Value::Duration(span) => tagged(serializer, "$d", &duration_text(*span)),
             Value::List(items) => serializer.collect_seq(items.iter()),
             Value::Map(members) => {
-                let lone_dollar = members.len() == 1 && members.keys().all(|key| key.starts_with('$'));
-                if lone_dollar {
+                if let (1, Some((key, value))) = (members.len(), members.first_key_value())
+                    && key.starts_with('$')
+                {
                     let mut map = serializer.serialize_map(Some(1))?;
-                    map.serialize_entry("$m", &**members)?;
+                    map.serialize_entry(&format!("${key}"), value)?;
                     return map.end();
                 }
                 serializer.collect_map(members.iter())
@@ -245,11 +247,15 @@ fn members_from(members: &serde_json::Map<String, Json>) -> Result<Value, String
 }
 
 fn from_tag(tag: &str, inner: &Json) -> Result<Value, String> {
+    if let Some(key) = tag.strip_prefix('$').filter(|key| key.starts_with('$')) {
+        return Ok(Value::object([(key, from_tagged(inner)?)]));
+    }
     let text = || inner.as_str().ok_or_else(|| format!("the tag {tag} wants text"));
     match tag {
         "$t" => text()?.parse().map(Value::Datetime).map_err(|e| format!("instant: {e}")),
         "$d" => parse_seconds(text()?).map(Value::Duration).ok_or_else(|| "duration: wants seconds".into()),
         "$f" => text()?.parse().map(Value::Number).map_err(|e| format!("number: {e}")),
+        // Rows of before the escape wrapped such a map.
         "$m" => members_from(inner.as_object().ok_or("the tag $m wants a map")?),
         _ => Err(format!("unknown tag {tag}")),
     }
@@ -259,9 +265,15 @@ fn parse_seconds(text: &str) -> Option<SignedDuration> {
     let digits = text.strip_suffix('s')?;
     let (negative, digits) = digits.strip_prefix('-').map_or((false, digits), |rest| (true, rest));
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    let nanos: i32 = if fraction.is_empty() { 0 } else { format!("{fraction:0<9}").parse().ok()? };
-    let seconds: i64 = whole.parse().ok()?;
-    Some(if negative { SignedDuration::new(-seconds, -nanos) } else { SignedDuration::new(seconds, nanos) })
+    let digits_only = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if fraction.len() > 9 || !digits_only(whole) || !digits_only(fraction) {
+        return None;
+    }
+    // The shortest duration of all has one second more than fits when its sign is off.
+    let seconds: i128 = whole.parse::<u64>().ok()?.into();
+    let nanos: i128 = format!("{fraction:0<9}").parse().ok()?;
+    let total = seconds * 1_000_000_000 + nanos;
+    SignedDuration::try_from_nanos_i128(if negative { -total } else { total })
 }
 
 #[cfg(test)]
@@ -280,6 +292,29 @@ mod tests {
         ]);
         let text = serde_json::to_string(&value).unwrap();
         assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value, "{text}");
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let mut deep = Value::Int(1);
+        for _ in 0..100 {
+            deep = Value::object([("$", deep)]);
+        }
+        let dollars =
+            ["$t", "$m", "$$t", "$"].map(|key| Value::object([(key, Value::object([("$m", Value::Int(1))]))]));
+        let spans = [SignedDuration::MIN, SignedDuration::MAX].map(Value::Duration);
+        for value in [deep].into_iter().chain(dollars).chain(spans) {
+            let text = serde_json::to_string(&value).unwrap();
+            assert_eq!(serde_json::from_str::<Value>(&text).ok(), Some(value), "{text}");
+        }
+        let wrapped = Value::object([("$t", Value::object([("$d", Value::Int(1))]))]);
+        let before = r#"{"$m":{"$t":{"$m":{"$d":1}}}}"#;
+        assert_eq!(serde_json::from_str::<Value>(before).ok(), Some(wrapped), "rows of before the escape");
+        for wrong in
+            [r#"{"$d":"99999999999999999999s"}"#, r#"{"$d":"9223372036854775807.9999999999s"}"#, r#"{"$d":"--1s"}"#]
+        {
+            assert!(serde_json::from_str::<Value>(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -92,6 +92,8 @@ pub enum Context {
     Kql,
     Json,
     Card,
+    /// A text of a card inside the JSON of a whole card.
+    CardJson,
 }
 
 /// Where an input goes in the request.

@@ -8,7 +8,7 @@ use super::cx::Checker;
 use super::fields::given;
 use super::program::{ActionStep, Dyn, Keep, RetryOn, RetryPolicy, StepKind};
 use super::steps::{Compiled, Output};
-use crate::catalog::{Action, ConnectionKind, Context, Effect, Field, Param, Type};
+use crate::catalog::{Action, ConnectionKind, Context, Effect, Field, Param, Type, ids};
 use crate::diag::suggestion;
 use crate::flow::model::{self, ConfirmSpec, Name, OnTimeout, Payload, Retry, Step};
 use crate::value::Value;
@@ -161,7 +161,15 @@ impl Checker<'_> {
         // A declared shape is read by `output_type`, which knows what may stand there.
         let shape = SHAPES.iter().any(|(name, ..)| **name == *param.name);
         let ty = if shape { &Type::Any } else { &param.ty };
-        self.payload(payload, ty, param.context, &format!("`{}`", param.name)).map(|(value, _)| value)
+        let (value, _) = self.payload(payload, ty, param.context, &format!("`{}`", param.name))?;
+        if let (Some(form), Dyn::Const(Value::String(text))) = (&param.id_form, &value)
+            && let Err(why) = ids::normal(form, text)
+        {
+            self.error("WF0409", payload.span(), format!("`{}`: {why}", param.name))
+                .help("copy the id, or the address of its page, from the portal");
+            return None;
+        }
+        Some(value)
     }
 
     /// `x_file` supplies `x`: the file is read now, and is part of the bundle.

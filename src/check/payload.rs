@@ -73,6 +73,15 @@ impl Checker<'_> {
             let ty = if *want == Type::Any { Type::String } else { want.clone() };
             return Some((Dyn::Const(value), ty));
         }
+        if context == Context::Kql {
+            self.error(
+                "WF0407",
+                text.span,
+                format!("{what} can't have a template in it: values are bound, never spliced"),
+            )
+            .help("use `params:`, and the names declared there in the query");
+            return None;
+        }
         let ty = template.ty.clone();
         // Words that are known only at run time are compared with the enum's values when the call is made.
         let fits = want.accepts(&ty) || (matches!(want, Type::Enum(_)) && ty == Type::String);
@@ -209,6 +218,7 @@ impl Checker<'_> {
 fn inner_context(context: Context) -> Context {
     match context {
         Context::Json | Context::Kql | Context::UrlSegment => Context::Plain,
+        Context::CardJson => Context::Card,
         other => other,
     }
 }

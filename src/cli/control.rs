@@ -120,11 +120,14 @@ async fn ping(State(control): State<Arc<Control>>, headers: HeaderMap, body: Bod
 
 async fn start(State(control): State<Arc<Control>>, headers: HeaderMap, body: Body) -> Result<Response, Refused> {
     let wanted: Start = control.read(&headers, body).await?;
-    let handle = &control.handle;
+    let handle = control.handle.clone();
     if let Some(why) = handle.intake.gate.closed() {
         return Err(Error::new(ExitCode::Temporary, why).into());
     }
-    let run = manual::start(&handle.intake, &handle.catalog, &*handle.fetch, &wanted).await?;
+    // In a task of its own: a command that is ended meanwhile must not leave a run on disk that nobody takes up.
+    let started =
+        tokio::spawn(async move { manual::start(&handle.intake, &handle.catalog, &*handle.fetch, &wanted).await });
+    let run = started.await.map_err(|_| Error::new(ExitCode::Temporary, "the service is stopping"))??;
     Ok(Reply(json!({ "run": run.as_str() })).into_response())
 }
 

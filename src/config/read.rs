@@ -160,6 +160,7 @@ impl Checker<'_> {
     fn config(&self, raw: raw::File) -> Result<Config, Error> {
         self.not_yet(&raw)?;
         let (listen, public_url) = self.server(raw.server)?;
+        let public = public_url.as_deref().is_some_and(beyond_this_machine);
         let connections = raw.connections.into_iter().map(|(name, connection)| {
             let connection = self.connection(&name, connection)?;
             Ok((Arc::clone(&connection.name), connection))
@@ -180,7 +181,7 @@ impl Checker<'_> {
             listen,
             public_url,
             connections,
-            webhooks: self.webhooks(raw.webhooks)?,
+            webhooks: self.webhooks(raw.webhooks, public)?,
             limits: self.limits(raw.limits)?,
             protected: self.protected(raw.protected)?,
             retention: retention(raw.retention),
@@ -445,7 +446,11 @@ impl Checker<'_> {
         })
     }
 
-    fn webhooks(&self, raw: BTreeMap<String, raw::Webhook>) -> Result<BTreeMap<Arc<str>, WebhookAuth>, Error> {
+    fn webhooks(
+        &self,
+        raw: BTreeMap<String, raw::Webhook>,
+        public: bool,
+    ) -> Result<BTreeMap<Arc<str>, WebhookAuth>, Error> {
         let each = raw.into_iter().map(|(name, hook)| {
             if !fine_name(&name) {
                 let message = "a webhook's name is letters, digits, `-` and `_`, at most 64";
@@ -454,6 +459,12 @@ impl Checker<'_> {
             let auth = match hook.auth {
                 raw::Auth::Bearer(secret) => WebhookAuth::Bearer(self.secret(secret)),
                 raw::Auth::Hmac(secret) => WebhookAuth::Hmac(self.secret(secret)),
+                raw::Auth::None if public => {
+                    let message = "`auth: none` with a `server.public_url` would let anybody out there start flows";
+                    return Err(self
+                        .fault(&format!("webhooks.{name}"), message)
+                        .help("use `bearer` or `hmac`, or take `server.public_url` out"));
+                }
                 // `server.listen` is loopback, or reading ended before.
                 raw::Auth::None => WebhookAuth::None,
             };
@@ -518,6 +529,11 @@ fn retention(raw: Option<raw::Retention>) -> Retention {
 /// Names that stand in URLs, file names and messages.
 fn fine_name(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+}
+
+/// Whether links to this URL lead away from this machine, so that something carries calls to it.
+fn beyond_this_machine(url: &str) -> bool {
+    reqwest::Url::parse(url).ok().and_then(|url| url.host_str().map(|host| !loopback(host))).unwrap_or(true)
 }
 
 /// Whether a host can only be this machine.

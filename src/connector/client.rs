@@ -283,11 +283,11 @@ fn crashed() -> Arc<Done> {
 }
 
 fn blob(got: &Got) -> Option<Vec<u8>> {
-    let body = match got {
-        Ok(answer) => &answer.body,
-        Err((_, body)) => body,
+    let (body, parsed) = match got {
+        Ok(answer) => (&answer.body, answer.parsed),
+        Err((_, body)) => (body, false),
     };
-    (!body.is_empty()).then(|| redact::for_people(body))
+    (!body.is_empty()).then(|| redact::for_people(body, parsed))
 }
 
 /// What makes two reads identical. Look-ups, confirmations, retries and the passes of a loop have none: they ask afresh.

@@ -32,12 +32,14 @@ pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) json: Json,
     pub(super) body: Vec<u8>,
+    /// Whether the body was read as JSON.
+    pub(super) parsed: bool,
 }
 
 impl Answer {
     fn made(status: u16, json: Json) -> Self {
         let body = json.to_string().into_bytes();
-        Answer { status, json, body }
+        Answer { status, json, body, parsed: true }
     }
 }
 
@@ -99,7 +101,7 @@ impl Attempt {
         let Raw { status, body, .. } = raw;
         let empty = body.iter().all(u8::is_ascii_whitespace);
         if empty || !(200..300).contains(&status) {
-            return Ok(Answer { status, json: Json::Null, body });
+            return Ok(Answer { status, json: Json::Null, body, parsed: false });
         }
         // A large answer takes long to parse; the other runs go on meanwhile.
         let (json, body) = if body.len() > 1 << 20 {
@@ -109,7 +111,7 @@ impl Attempt {
             (serde_json::from_slice::<Json>(&body), body)
         };
         match json {
-            Ok(json) => Ok(Answer { status, json, body }),
+            Ok(json) => Ok(Answer { status, json, body, parsed: true }),
             Err(error) => {
                 let why = format!("{} answered {status} with something that is no JSON: {error}", self.conn.name);
                 Err((wire::unknown(status, "invalid_answer", why), body))
@@ -205,7 +207,7 @@ impl Attempt {
         if !raw.is_success() {
             return Err((raw.failed(&self.clock), raw.body));
         }
-        Ok(Answer { status: raw.status, json: web::answer(&raw), body: raw.body })
+        Ok(Answer { status: raw.status, json: web::answer(&raw), body: raw.body, parsed: false })
     }
 }
 

@@ -19,6 +19,7 @@ use serde::Deserialize;
 use crate::check::CheckedFlow;
 use crate::id::RunId;
 use crate::journal::{RunQuery, RunStatus, Store, StoreError};
+use crate::trigger::origin;
 
 /// Finds the flow that a run is pinned to, by name and version.
 pub type FlowOf = Arc<dyn Fn(&str, &str) -> Result<Arc<CheckedFlow>, String> + Send + Sync>;
@@ -53,6 +54,10 @@ pub fn guarded(router: Router, public_host: Option<String>) -> Router {
             if !known_host(&request, public_host.as_deref()) {
                 return (StatusCode::MISDIRECTED_REQUEST, "this host name is not served here").into_response();
             }
+            if !open_to(&request) {
+                let message = "only /hooks is served through a proxy: the pages have no sign-in in this version";
+                return (StatusCode::MISDIRECTED_REQUEST, message).into_response();
+            }
             let mut response = next.run(request).await;
             let headers = response.headers_mut();
             for (name, value) in [
@@ -72,16 +77,20 @@ pub fn guarded(router: Router, public_host: Option<String>) -> Router {
 /// Loopback names and the public one; a name of somebody else that resolves here is refused.
 fn known_host(request: &Request, public_host: Option<&str>) -> bool {
     let given = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
-    let Some(given) = given.or_else(|| request.uri().authority().map(axum::http::uri::Authority::as_str)) else {
+    let Some(given) = given.or_else(|| authority(request)) else {
         return false;
     };
-    let host = match given.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or(""),
-        None => given.split(':').next().unwrap_or(""),
-    };
-    host.eq_ignore_ascii_case("localhost")
-        || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-        || public_host.is_some_and(|public| host.eq_ignore_ascii_case(public))
+    let host = origin::host(given);
+    origin::is_loopback(host) || public_host.is_some_and(|public| host.eq_ignore_ascii_case(public))
+}
+
+fn authority(request: &Request) -> Option<&str> {
+    request.uri().authority().map(axum::http::uri::Authority::as_str)
+}
+
+/// Whoever can open a page can read every run: what comes through a proxy reaches the webhooks alone.
+fn open_to(request: &Request) -> bool {
+    request.uri().path().starts_with("/hooks/") || origin::is_local(request.headers(), authority(request))
 }
 
 /// Filters of the list, as they stand in the URL.
@@ -167,5 +176,20 @@ mod tests {
         for foreign in ["evil.test", "127.0.0.1.evil.test", "10.0.0.1", "", "localhost.evil.test:8730"] {
             assert!(!host(foreign), "{foreign}");
         }
+    }
+
+    #[test]
+    fn a_proxy_reaches_the_webhooks_alone() {
+        let open = |path: &str, name: &str, value: &str| {
+            let request = Request::builder().uri(path).header("host", "127.0.0.1:8730").header(name, value);
+            open_to(&request.body(axum::body::Body::empty()).unwrap())
+        };
+        assert!(open("/runs/x", "accept", "*/*"));
+        assert!(open("/hooks/w", "x-forwarded-for", "203.0.113.9"));
+        for path in ["/", "/runs/x", "/control/start", "/healthz", "/hooks"] {
+            assert!(!open(path, "x-forwarded-for", "203.0.113.9"), "{path}");
+        }
+        let request = Request::builder().uri("/").header("host", "watchfloor.contoso.example");
+        assert!(!open_to(&request.body(axum::body::Body::empty()).unwrap()));
     }
 }

@@ -57,6 +57,9 @@ pub struct Poller {
     intake: Arc<Intake>,
     client: Arc<dyn Fetch>,
     watermark: Timestamp,
+    /// Whether the store has a watermark of this poller. Without one, the next start would begin at its own time and lose
+    /// what came in between.
+    stored: bool,
     seen: HashMap<String, Timestamp>,
 }
 
@@ -95,6 +98,7 @@ pub fn pollers(
         let stored = stored.and_then(|body| std::str::from_utf8(&body).ok()?.parse::<Timestamp>().ok());
         let every = intervals.get(&*kind).copied().or(spec.poll).unwrap_or(Duration::from_secs(60));
         pollers.push(Poller {
+            stored: from.is_none() && stored.is_some(),
             watermark: from.or(stored).unwrap_or_else(|| intake.clock.now()),
             kind,
             connection,
@@ -150,8 +154,10 @@ impl Poller {
 
     /// One poll: every page from the watermark minus the overlap on.
     pub async fn poll(&mut self) -> Result<(), PollError> {
-        let from = self.watermark.checked_sub(OVERLAP).unwrap_or(self.watermark);
         let now = self.intake.clock.now();
+        // A clock that was ahead once must not leave this poller deaf until that time has come.
+        let from = self.watermark.min(now);
+        let from = from.checked_sub(OVERLAP).unwrap_or(from);
         let mut highest = self.watermark;
         let mut skip = 0i64;
         for _ in 0..MAX_PAGES {
@@ -162,7 +168,7 @@ impl Poller {
             skip = skip.saturating_add(count);
             let last = !self.is_paged() || count < self.page_size();
             // A clock ahead of ours must not carry the watermark past alerts that are still to come.
-            let watermark = highest.min(now.max(self.watermark));
+            let watermark = highest.min(now);
             let mut also = vec![];
             if last {
                 also.push(Op::Put {
@@ -170,7 +176,7 @@ impl Poller {
                     body: watermark.to_string().into_bytes(),
                 });
             }
-            if !fresh.is_empty() || (last && watermark != self.watermark) {
+            if !fresh.is_empty() || (last && (watermark != self.watermark || !self.stored)) {
                 let ids: Vec<_> = fresh.iter().map(|(id, event)| (id.clone(), event.occurred)).collect();
                 let offered = self.intake.offer(fresh.into_iter().map(|(_, event)| event).collect(), also).await?;
                 self.seen.extend(ids);
@@ -178,6 +184,7 @@ impl Poller {
             }
             if last {
                 self.watermark = watermark;
+                self.stored = true;
                 self.forget();
                 return Ok(());
             }
@@ -205,6 +212,7 @@ impl Poller {
                 kind: Arc::clone(&self.kind),
                 connection: Some(Arc::clone(&self.connection)),
                 flow: None,
+                only: None,
                 key: format!("{}:{}", self.connection, seen.id),
                 occurred: seen.occurred,
                 payload: seen.payload,

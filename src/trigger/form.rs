@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-use crate::catalog::Type;
+use crate::catalog::{Type, decode};
 use crate::check::program::InputDecl;
 use crate::value::{Map, Value};
 
@@ -15,7 +15,13 @@ pub fn fill(declared: &[InputDecl], given: &serde_json::Map<String, Json>) -> Re
     for field in declared {
         let value = match given.get(&*field.name) {
             None | Some(Json::Null) => field.default.clone(),
-            Some(json) => Some(read(json, &field.ty).map_err(|wanted| format!("`{}` wants {wanted}", field.name))?),
+            Some(json) => {
+                // Rows are read back with a bound on depth: what is deeper must not get in.
+                if matches!(field.ty, Type::Any | Type::List(_) | Type::Map(_)) {
+                    decode::decode(&Type::Any, json).map_err(|error| format!("`{}`: {}", field.name, error.message))?;
+                }
+                Some(read(json, &field.ty).map_err(|wanted| format!("`{}` wants {wanted}", field.name))?)
+            }
         };
         match value {
             Some(value) => drop(members.insert(Arc::clone(&field.name), value)),
@@ -80,5 +86,18 @@ mod tests {
         assert_eq!(fill(&declared, wrong.as_object().unwrap()), Err("`count` wants int".into()));
         let missing = serde_json::json!({"alertId": null});
         assert_eq!(fill(&declared, missing.as_object().unwrap()), Err("`alertId` is missing".into()));
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let mut json = serde_json::json!(1);
+        for _ in 0..70 {
+            json = serde_json::json!({ "$": json });
+        }
+        for ty in [Type::Any, Type::map(Type::Any), Type::list(Type::Any)] {
+            let given = serde_json::json!({ "body": json });
+            let error = fill(&[field("body", ty, true)], given.as_object().unwrap()).unwrap_err();
+            assert!(error.contains("64 levels"), "{error}");
+        }
     }
 }

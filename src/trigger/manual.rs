@@ -73,7 +73,16 @@ pub async fn start(intake: &Intake, catalog: &Catalog, client: &dyn Fetch, wante
         }
     };
     let kind = Arc::clone(&flow.trigger.kind);
-    let event = Event { kind, connection: None, flow: Some(Arc::clone(&flow.name)), key, occurred, payload, inputs };
+    let event = Event {
+        kind,
+        connection: None,
+        flow: Some(Arc::clone(&flow.name)),
+        only: None,
+        key,
+        occurred,
+        payload,
+        inputs,
+    };
     let offered = intake
         .offer(vec![event], vec![])
         .await

@@ -8,6 +8,7 @@ pub mod form;
 pub mod gate;
 pub mod manual;
 pub mod offer;
+pub mod origin;
 pub mod schedule;
 pub mod webhook;
 
@@ -31,6 +32,8 @@ pub struct Event {
     pub connection: Option<Arc<str>>,
     /// For one flow alone: schedules and manual starts.
     pub flow: Option<Arc<str>>,
+    /// For one flow alone, which judges it by its filter and its key as any other: the fields of a webhook are each flow's own.
+    pub only: Option<Arc<str>>,
     /// Readable key, unique among the events of one flow.
     pub key: String,
     /// When it happened at the source.

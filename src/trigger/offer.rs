@@ -105,6 +105,14 @@ impl Intake {
         Ok(offered)
     }
 
+    /// As [`Intake::offer`], to its end even where the caller is dropped while it waits: a run that is on disk but was never
+    /// handed over would lie still until the next start.
+    pub async fn offer_whole(self: &Arc<Self>, events: Vec<Event>) -> Result<Offered, StoreError> {
+        let intake = Arc::clone(self);
+        let offered = tokio::spawn(async move { intake.offer(events, vec![]).await });
+        offered.await.unwrap_or(Err(StoreError::Closed))
+    }
+
     /// The texts behind a version are stored with the first run that is pinned to it.
     fn bundle(&self, deployed: &Deployed, versions: &mut Vec<Arc<str>>, ops: &mut Vec<Op>) {
         let version = &deployed.flow.version;
@@ -131,6 +139,9 @@ fn matches(deployed: &Deployed, event: &Event) -> bool {
     let trigger = &deployed.flow.trigger;
     if let Some(flow) = &event.flow {
         return *flow == deployed.flow.name;
+    }
+    if event.only.as_ref().is_some_and(|only| *only != deployed.flow.name) {
+        return false;
     }
     if trigger.kind != event.kind || event.occurred < deployed.activated {
         return false;

@@ -64,7 +64,12 @@ async fn tick(
     let flow = &deployed.flow.name;
     let clock = Occurrences::new(schedule)?;
     let stored = instant(intake, &format!("schedule/{flow}/last"))?;
-    let last = stored.unwrap_or(deployed.activated);
+    let mut last = stored.unwrap_or(deployed.activated);
+    if last > now {
+        // A clock that was ahead once: without this, nothing would be due until that time has come.
+        intake.offer(vec![], vec![put(flow, now)]).await?;
+        last = now;
+    }
     let (due, skipped_to) = due(&clock, schedule.missed, last, now)?;
     // What is left out is left out for good.
     let passed = skipped_to.filter(|_| due.is_empty());
@@ -100,15 +105,21 @@ fn instant(intake: &Intake, name: &str) -> Result<Option<Timestamp>, StoreError>
 }
 
 fn going(intake: &Intake, flow: &str) -> Result<bool, StoreError> {
-    let query = RunQuery { flow: Some(flow.to_owned()), limit: 1, ..RunQuery::default() };
-    Ok(intake.store.runs(&query)?.first().is_some_and(|row| !row.status.is_final()))
+    // Not the newest run alone: one that a person started, or a quick one, may have ended while an older one still goes.
+    for status in RunStatus::ALL.into_iter().filter(|status| !status.is_final()) {
+        let query = RunQuery { flow: Some(flow.to_owned()), status: Some(status), limit: 1, ..RunQuery::default() };
+        if !intake.store.runs(&query)?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn occurrence(intake: &Intake, flow: &Arc<str>, at: Timestamp, activated: Timestamp) -> Result<Event, StoreError> {
     let query =
         RunQuery { flow: Some(flow.to_string()), status: Some(RunStatus::Succeeded), limit: 1, ..RunQuery::default() };
     let last = intake.store.runs(&query)?.first().and_then(|row| row.payload.get("window_end")?.as_datetime());
-    let from = last.unwrap_or(activated.min(at));
+    let from = last.unwrap_or(activated).min(at);
     let start = from.checked_sub(WINDOW_OVERLAP).unwrap_or(from);
     let payload = Value::object([
         ("scheduled", Value::Datetime(at)),
@@ -119,6 +130,7 @@ fn occurrence(intake: &Intake, flow: &Arc<str>, at: Timestamp, activated: Timest
         kind: "schedule".into(),
         connection: None,
         flow: Some(Arc::clone(flow)),
+        only: None,
         key: format!("schedule:{at}"),
         occurred: at,
         payload,
@@ -269,5 +281,30 @@ mod tests {
         tick(&desk.intake, &deployed, &schedule, at("2026-11-20T00:31:00Z")).await.unwrap();
         assert_eq!(desk.taken(), []);
         assert_eq!(instant(&desk.intake, "schedule/hunt/last").unwrap(), Some(at("2026-11-20T00:30:00Z")));
+        // A newer run that has ended does not hide the one that goes on.
+        let by_hand = Event { key: "manual:1".into(), ..occurrence(&desk.intake, &"hunt".into(), now, now).unwrap() };
+        desk.intake.offer(vec![by_hand], vec![]).await.unwrap();
+        let newest = desk.taken().pop().unwrap();
+        let ended = Op::Finish {
+            run: newest.no,
+            status: RunStatus::Succeeded,
+            reason: None,
+            ended: now,
+            effects: std::collections::BTreeMap::new(),
+        };
+        desk.intake.offer(vec![], vec![ended]).await.unwrap();
+        assert!(going(&desk.intake, "hunt").unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_was_ahead_does_not_silence_a_schedule() {
+        let schedule =
+            Schedule { when: When::Every(Duration::from_secs(900)), missed: Missed::RunOnce, overlap: Overlap::Skip };
+        let mut desk = Desk::new(vec![flow("hunt", "schedule", "")]);
+        let deployed = desk.intake.flows.find("hunt").unwrap();
+        desk.intake.offer(vec![], vec![put("hunt", at("2027-11-20T00:00:00Z"))]).await.unwrap();
+        tick(&desk.intake, &deployed, &schedule, at("2026-11-20T00:14:00Z")).await.unwrap();
+        tick(&desk.intake, &deployed, &schedule, at("2026-11-20T00:16:00Z")).await.unwrap();
+        assert_eq!(desk.taken().len(), 1);
     }
 }

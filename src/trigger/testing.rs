@@ -43,6 +43,7 @@ pub(crate) fn event(key: &str) -> Event {
         kind: "mde.alert.new".into(),
         connection: Some("mde".into()),
         flow: None,
+        only: None,
         key: key.into(),
         occurred: now(),
         payload: Value::object([("alert_id", Value::str(key))]),

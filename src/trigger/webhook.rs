@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -17,7 +18,7 @@ use serde_json::{Value as Json, json};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-use super::{Event, Intake, form};
+use super::{Event, Intake, form, origin};
 use crate::config::{Secret, WebhookAuth};
 use crate::error::Error;
 use crate::value::Value;
@@ -25,7 +26,9 @@ use crate::value::Value;
 /// Largest body, in bytes.
 const MAX_BODY: usize = 256 * 1024;
 /// How far a signed call's timestamp may be from our clock, in seconds.
-const MAX_SKEW: i64 = 300;
+const MAX_SKEW: u64 = 300;
+/// How long a caller may take to send its body.
+const BODY_TIME: Duration = Duration::from_secs(10);
 /// What a refused caller is told to wait, in seconds.
 const RETRY_AFTER: &str = "5";
 
@@ -101,15 +104,21 @@ async fn deliver(
         .get_key_value(name.as_str())
         .ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "there is no such webhook"))?;
     // A wrong token is refused before the body is read.
-    if let Auth::Bearer(secret) = auth {
-        bearer(&headers, secret)?;
+    match auth {
+        Auth::Bearer(secret) => bearer(&headers, secret)?,
+        Auth::None if !origin::is_local(&headers, None) => {
+            let message = "this webhook takes no calls through a proxy: it has no authentication";
+            return Err(Refusal::new(StatusCode::UNAUTHORIZED, message));
+        }
+        Auth::Hmac(_) | Auth::None => {}
     }
     if let Some(why) = hooks.intake.gate.closed() {
         return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, why));
     }
     is_json(&headers)?;
-    let body = to_bytes(body, MAX_BODY)
+    let body = tokio::time::timeout(BODY_TIME, to_bytes(body, MAX_BODY))
         .await
+        .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive within 10 seconds"))?
         .map_err(|_| Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 256 KiB, or broke off"))?;
     let signature = match auth {
         Auth::Hmac(secret) => Some(signed(&headers, &body, secret, hooks.intake.clock.now().as_second())?),
@@ -131,23 +140,28 @@ async fn offer(
     key: Key,
 ) -> Result<Response, Refusal> {
     let intake = &hooks.intake;
-    let payload = intake.flows.now().iter().find_map(|deployed| match &deployed.flow.trigger.webhook {
-        Some((hook, fields)) if hook == name => Some(form::fill(fields, given)),
-        _ => None,
-    });
-    let payload = payload
-        .ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "no flow listens to this webhook"))?
-        .map_err(|message| Refusal::new(StatusCode::BAD_REQUEST, message))?;
-    let event = Event {
-        kind: "webhook".into(),
-        connection: Some(Arc::clone(name)),
-        flow: None,
-        key: format!("{name}:{}", key.text),
-        occurred: intake.clock.now(),
-        payload,
-        inputs: Value::empty(),
-    };
-    let offered = intake.offer(vec![event], vec![]).await.map_err(|error| {
+    let mut events = vec![];
+    for deployed in intake.flows.now().iter() {
+        let Some((_, fields)) = deployed.flow.trigger.webhook.as_ref().filter(|(hook, _)| hook == name) else {
+            continue;
+        };
+        // Each flow keeps the fields that it declares, whatever another one declares for the same webhook.
+        let payload = form::fill(fields, given).map_err(|message| Refusal::new(StatusCode::BAD_REQUEST, message))?;
+        events.push(Event {
+            kind: "webhook".into(),
+            connection: Some(Arc::clone(name)),
+            flow: None,
+            only: Some(Arc::clone(&deployed.flow.name)),
+            key: format!("{name}:{}", key.text),
+            occurred: intake.clock.now(),
+            payload,
+            inputs: Value::empty(),
+        });
+    }
+    if events.is_empty() {
+        return Err(Refusal::new(StatusCode::NOT_FOUND, "no flow listens to this webhook"));
+    }
+    let offered = intake.offer_whole(events).await.map_err(|error| {
         tracing::error!(%error, hook = %name, "a webhook's call could not be stored");
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the call could not be stored")
     })?;
@@ -217,7 +231,7 @@ fn signed(headers: &HeaderMap, body: &[u8], secret: &Secret, now: i64) -> Result
     mac.update(body);
     // Compares in constant time.
     mac.verify_slice(&given).map_err(|_| refuse("the signature does not fit"))?;
-    if (now - at).abs() > MAX_SKEW {
+    if now.abs_diff(at) > MAX_SKEW {
         return Err(refuse("X-Watchfloor-Timestamp is more than 5 minutes off"));
     }
     Ok(crate::id::hex(&given))
@@ -255,6 +269,7 @@ mod tests {
 
     async fn call(hooks: &Arc<Hooks>, name: &str, headers: &[(&'static str, &str)], body: &str) -> StatusCode {
         let mut map = HeaderMap::new();
+        map.insert("host", header::HeaderValue::from_static("127.0.0.1:8730"));
         map.insert("content-type", header::HeaderValue::from_static("application/json"));
         for (name, value) in headers {
             map.insert(*name, value.parse().unwrap());
@@ -293,6 +308,32 @@ mod tests {
             assert_eq!(call(&hooks, "w", &[("idempotency-key", "k")], BODY).await, 202);
         }
         assert_eq!(desk.taken().len(), 3);
+        // Without authentication, what a proxy lets through is refused.
+        for forwarded in [("x-forwarded-for", "203.0.113.9"), ("host", "watchfloor.contoso.example")] {
+            assert_eq!(call(&hooks, "w", &[forwarded], BODY).await, 401);
+        }
+    }
+
+    #[tokio::test]
+    async fn flows_that_share_a_webhook_get_their_own_fields() {
+        let hooked = |name: &str, field: &str| {
+            let mut hooked = flow(name, "webhook", "");
+            let ty = crate::catalog::Type::String;
+            let field = InputDecl { name: field.into(), ty, required: true, default: None, doc: "".into() };
+            hooked.trigger.webhook = Some(("w".into(), vec![field]));
+            hooked
+        };
+        let mut desk = Desk::new(vec![hooked("a", "alertId"), hooked("b", "device")]);
+        let intake = Arc::clone(&desk.intake);
+        let auth = BTreeMap::from([(Arc::from("w"), Auth::None)]);
+        let hooks = Arc::new(Hooks { intake, auth, count: AtomicU64::new(0), session: "s".into() });
+        assert_eq!(call(&hooks, "w", &[], r#"{"alertId":"a","device":"d"}"#).await, 202);
+        let seen: Vec<_> = desk.taken().iter().map(|row| (row.flow.to_string(), row.payload.to_json())).collect();
+        let wanted = [("a", serde_json::json!({"alertId": "a"})), ("b", serde_json::json!({"device": "d"}))];
+        assert_eq!(seen, wanted.map(|(flow, payload)| (flow.to_owned(), payload)));
+        // What one of them lacks starts neither: half a delivery would look like a whole one.
+        assert_eq!(call(&hooks, "w", &[], BODY).await, 400);
+        assert_eq!(desk.taken(), []);
     }
 
     #[tokio::test]
@@ -309,8 +350,10 @@ mod tests {
         assert_eq!(call(&hooks, "w", &headers, BODY).await, 202);
         assert_eq!(call(&hooks, "w", &headers, BODY).await, 409);
         assert_eq!(call(&hooks, "w", &headers, r#"{"alertId":"b"}"#).await, 401);
-        let (at, signature) = sign(now().as_second() - 301);
-        let headers = [("x-watchfloor-timestamp", at.as_str()), ("x-watchfloor-signature", signature.as_str())];
-        assert_eq!(call(&hooks, "w", &headers, BODY).await, 401);
+        for far in [now().as_second() - 301, i64::MIN, i64::MAX] {
+            let (at, signature) = sign(far);
+            let headers = [("x-watchfloor-timestamp", at.as_str()), ("x-watchfloor-signature", signature.as_str())];
+            assert_eq!(call(&hooks, "w", &headers, BODY).await, 401);
+        }
     }
 }

@@ -58,7 +58,9 @@ fn webhooks_refuse_what_they_should() {
     let json_type = ("content-type", "application/json");
     let good = event("da1_1", "m").to_string();
     let big = json!({ "alertId": "x".repeat(300 * 1024), "machineId": "m" }).to_string();
-    let cases: [(u16, &str, &[(&str, &str)], &str); 7] = [
+    // Wanted status, name, headers, body.
+    type Case<'a> = (u16, &'a str, &'a [(&'a str, &'a str)], &'a str);
+    let cases: [Case<'_>; 7] = [
         (401, "w", &[("authorization", "Bearer wrong"), json_type], &good),
         (401, "w", &[json_type], &good),
         (413, "w", &[("authorization", &bearer), json_type], &big),

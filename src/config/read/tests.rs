@@ -90,6 +90,15 @@ fn an_inline_secret_is_refused_and_not_repeated() {
 }
 
 #[test]
+fn a_webhook_without_authentication_stays_on_the_machine() {
+    let hook = "webhooks: { w: { auth: none } }";
+    assert!(parse(hook).is_ok());
+    assert!(parse(&format!("server: {{ public_url: \"http://localhost:8730\" }}\n{hook}")).is_ok());
+    let text = refused(&format!("server: {{ public_url: \"https://watchfloor.contoso.example\" }}\n{hook}"));
+    assert!(text.contains("webhooks.w") && text.contains("public_url"), "{text}");
+}
+
+#[test]
 fn clear_text_stays_on_the_machine() {
     let mde = |url: &str| {
         format!(

@@ -36,8 +36,8 @@ pub(super) const PAGES: &[Page] = &[
     ),
     page(
         "WF0407",
-        "a path that is not fixed",
-        "Files are read when the flow is loaded, so that a run is pinned to their text: their paths have no templates.",
+        "a path or a query that is not fixed",
+        "Files are read when the flow is loaded, so that a run is pinned to their text: their paths have no templates. A hunting query has none either: its values are bound with `params:`, so that no text of an alert becomes KQL.",
         "",
     ),
     page(
@@ -45,6 +45,12 @@ pub(super) const PAGES: &[Page] = &[
         "a file that cannot be read",
         "The flow includes a file that is not there or that may not be read. Paths are relative to the flow, and stay below it.",
         "",
+    ),
+    page(
+        "WF0409",
+        "an id of another shape",
+        "A fixed id does not have the shape of its service's ids. Ids are taken bare, with the prefix of another API, or inside the address of a portal's page.",
+        "with: { machine_id: 1e5bc9d7e413ddd7902c2932e418702b84d0cc07 }",
     ),
     page(
         "WF0411",

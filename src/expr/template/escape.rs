@@ -12,6 +12,7 @@ pub(super) fn escape(text: &str, context: Context) -> String {
         Context::Kql => kql(text),
         Context::Json => json(text),
         Context::Card => card(text),
+        Context::CardJson => json(&card(text)),
     }
 }
 
@@ -117,6 +118,15 @@ mod tests {
         assert_eq!(escape("x' or 1==1 //\n\\", Context::Kql), "x\\' or 1==1 //\\n\\\\");
         assert_eq!(escape("x\",\"comment\":\"pwn\n", Context::Json), "x\\\",\\\"comment\\\":\\\"pwn\\n");
         assert_eq!(escape("[a](http://evil) *b*\n# c", Context::Markdown), "\\[a\\]\\(http://evil\\) \\*b\\* \\# c");
+    }
+
+    #[test]
+    fn a_value_stays_inside_its_text_of_a_card_file() {
+        for hostile in ["x\",\"url\":\"https://evil.example", "a_b (c)", "\\\",", "a\nb\u{1}", "\\u0022"] {
+            let file = format!(r#"{{"text": "{}"}}"#, escape(hostile, Context::CardJson));
+            let card: serde_json::Value = serde_json::from_str(&file).unwrap();
+            assert_eq!(card, serde_json::json!({"text": escape(hostile, Context::Card)}), "{hostile}");
+        }
     }
 
     #[test]

@@ -61,12 +61,19 @@ impl Renderer<'_> {
 
     /// Whether tables are markup here, which escaping would spoil.
     fn marks_up(&self) -> bool {
-        matches!(self.context, Context::Html | Context::Markdown | Context::Card)
+        matches!(self.context, Context::Html | Context::Markdown | Context::Card | Context::CardJson)
     }
 
     fn table(&self, args: &[Piece]) -> Result<String, EvalError> {
         let values = args.iter().map(|arg| self.piece(arg).map(Some)).collect::<Result<Vec<_>, _>>()?;
-        helpers::markup(&values, self.context).map_err(|reason| EvalError::new(format!("table: {reason}")))
+        let failed = |reason| EvalError::new(format!("table: {reason}"));
+        match self.context {
+            // The rows' line breaks are markup for the card, and must not end the JSON text that holds them.
+            Context::CardJson => {
+                helpers::markup(&values, Context::Card).map(|table| escape(&table, Context::Json)).map_err(failed)
+            }
+            context => helpers::markup(&values, context).map_err(failed),
+        }
     }
 
     fn each(&mut self, list: &Piece, body: &[Part], other: &[Part]) -> Result<(), EvalError> {

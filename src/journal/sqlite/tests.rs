@@ -57,6 +57,21 @@ fn a_reopened_store_has_everything() {
 }
 
 #[test]
+fn a_damaged_run_does_not_take_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let (bad, good) = (start(&store, "f", "mde:a"), start(&store, "f", "mde:b"));
+    let odd = start(&store, "f", "mde:c");
+    let other = rusqlite::Connection::open(dir.path().join(schema::FILE)).unwrap();
+    other.execute("UPDATE run_data SET payload = '{' WHERE run = ?1", [bad.no]).unwrap();
+    other.execute("UPDATE runs SET status = 'melted' WHERE no = ?1", [odd.no]).unwrap();
+    assert_eq!(store.unfinished().unwrap(), [good.clone()]);
+    assert_eq!(store.runs(&RunQuery::default()).unwrap(), [good]);
+    assert_eq!(store.counts().unwrap(), BTreeMap::from([(RunStatus::Queued, 2)]));
+    assert!(store.run(&bad.id).is_err());
+}
+
+#[test]
 fn a_second_service_is_refused_and_a_reader_is_not() {
     let dir = tempfile::tempdir().unwrap();
     assert!(matches!(SqliteStore::open_read(dir.path()), Err(StoreError::Failed(_))));

@@ -36,6 +36,7 @@ fn setup(answers: Answers) -> (Desk, Arc<Service>, Poller) {
         intake: Arc::clone(&desk.intake),
         client: Arc::clone(&service) as Arc<dyn Fetch>,
         watermark: now(),
+        stored: false,
         seen: HashMap::new(),
     };
     (desk, service, poller)
@@ -82,6 +83,25 @@ async fn a_clock_ahead_does_not_carry_the_watermark_away() {
     let (_desk, _service, mut poller) = setup(vec![page(vec![alert(1, 86_400)])]);
     poller.poll().await.unwrap();
     assert_eq!(poller.watermark, now());
+}
+
+#[tokio::test]
+async fn the_first_poll_stores_its_watermark_though_nothing_was_seen() {
+    let (desk, _service, mut poller) = setup(vec![page(vec![])]);
+    poller.poll().await.unwrap();
+    let stored = desk.intake.store.get("poll/mde/mde.alert.new").unwrap();
+    assert_eq!(stored, Some(now().to_string().into_bytes()));
+}
+
+#[tokio::test]
+async fn a_watermark_of_the_future_is_mended() {
+    let (mut desk, service, mut poller) = setup(vec![page(vec![alert(1, 0)])]);
+    poller.watermark = now().checked_add(SignedDuration::from_hours(48)).unwrap();
+    poller.poll().await.unwrap();
+    assert_eq!(desk.taken().len(), 1);
+    assert_eq!(poller.watermark, now());
+    let since = Value::Datetime(now().checked_sub(OVERLAP).unwrap());
+    assert_eq!(service.asked.lock().unwrap()[0].get("since"), Some(&since));
 }
 
 #[test]
