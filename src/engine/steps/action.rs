@@ -336,7 +336,7 @@ impl Walk<'_, '_> {
                     state.intent_at = Some(self.cx.at);
                     return self.look(state, true);
                 }
-                (Effect::Write, false) => {}
+                (Effect::Write, false) => state.maybe_sent = true,
                 (Effect::Destructive, false) => {
                     let reason = format!("the answer was lost and can't be looked up: {}", failure.error.message);
                     return self.park(state, true, reason);
