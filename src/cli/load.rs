@@ -199,6 +199,11 @@ fn walk(
     if depth > MAX_DEPTH {
         return Err(Error::config(format!("{} is more than {MAX_DEPTH} folders deep", folder.display())));
     }
+    if open_to_all(folder) {
+        let message = "every user of this machine can put flows into this folder; `chmod o-w` it";
+        diagnostics.push(unreadable(folder, message.into()));
+        return Ok(());
+    }
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
@@ -226,6 +231,17 @@ fn walk(
     Ok(())
 }
 
+#[cfg(unix)]
+fn open_to_all(folder: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(folder).is_ok_and(|meta| meta.permissions().mode() & 0o002 != 0)
+}
+
+#[cfg(not(unix))]
+fn open_to_all(_: &Path) -> bool {
+    false
+}
+
 /// A bounded regular file's text; the error is a sentence.
 fn read(path: &Path) -> Result<String, String> {
     let meta = std::fs::metadata(path).map_err(|error| format!("this file cannot be read: {error}"))?;
@@ -248,15 +264,24 @@ fn read(path: &Path) -> Result<String, String> {
 
 /// A file that a flow names, below the flow's own folder.
 fn include(folder: &Path, path: &str) -> Result<String, String> {
-    let plain = Path::new(path).components().all(|part| matches!(part, std::path::Component::Normal(_)));
-    if path.is_empty() || !plain {
+    let parts = || Path::new(path).components();
+    if path.is_empty() || !parts().all(|part| matches!(part, std::path::Component::Normal(_))) {
         return Err(format!("`{path}` does not stay below the flow's folder"));
+    }
+    // `.env` and `.git` lie beside flows too, and hold what no message should.
+    if parts().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b".")) {
+        return Err(format!("`{path}` is a hidden file or lies in a hidden folder; give it another name"));
     }
     let whole = folder.join(path);
     let root = folder.canonicalize().map_err(|error| format!("reading `{path}`: {error}"))?;
     let target = whole.canonicalize().map_err(|error| format!("reading `{path}`: {error}"))?;
     if !target.starts_with(&root) {
         return Err(format!("`{path}` is a link out of the flow's folder"));
+    }
+    if let Ok(below) = target.strip_prefix(&root)
+        && below.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b"."))
+    {
+        return Err(format!("`{path}` is a link to a hidden file"));
     }
     read(&target).map_err(|error| format!("`{path}`: {error}"))
 }
@@ -288,6 +313,22 @@ mod tests {
         assert_eq!(found, [flows.join("a.yaml")]);
         assert_eq!(faults.len(), 1);
         assert_eq!(include(&flows, "kql/a.kql").as_deref(), Ok("AlertInfo"));
+        std::fs::write(flows.join(".env"), "x").unwrap();
+        std::fs::create_dir(flows.join(".git")).unwrap();
+        std::fs::write(flows.join(".git/config"), "x").unwrap();
+        std::os::unix::fs::symlink(".git/config", flows.join("link.kql")).unwrap();
+        for path in [".env", ".git/config", "link.kql"] {
+            assert!(include(&flows, path).is_err_and(|error| error.contains("hidden")), "{path}");
+        }
+        use std::os::unix::fs::PermissionsExt;
+        let shared = flows.join("shared");
+        std::fs::create_dir(&shared).unwrap();
+        std::fs::write(shared.join("b.yaml"), "flow: b").unwrap();
+        std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(0o777)).unwrap();
+        let (mut found, mut faults) = (vec![], vec![]);
+        find(&flows, &mut found, &mut faults).unwrap();
+        assert_eq!(found, [flows.join("a.yaml")]);
+        assert!(faults.iter().any(|fault| fault.message.contains("chmod o-w")), "{faults:?}");
         for path in ["../secret.yaml", "/etc/passwd", "kql/../../secret.yaml", "", "kql/out.kql", "kql"] {
             assert!(include(&flows, path).is_err(), "{path}");
         }

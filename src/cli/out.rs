@@ -7,6 +7,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value as Json;
 
 use super::{Color, Format, Global};
+use crate::diag;
 use crate::error::Error;
 
 pub(super) struct Out {
@@ -63,7 +64,7 @@ impl Out {
             Format::Jsonl => serde_json::to_string(value),
             _ => serde_json::to_string_pretty(value),
         };
-        self.line(&text.unwrap_or_default());
+        self.line(&safe_json(&text.unwrap_or_default()));
     }
 
     /// A list: a table, one document, or one line each.
@@ -96,12 +97,25 @@ impl Out {
 pub(super) fn safe(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
-        let acts = c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
         match c {
             '\n' | '\t' => safe.push(' '),
-            c if acts => safe.push_str(&format!("\\x{{{:x}}}", u32::from(c))),
+            c if diag::acts(c) => safe.push_str(&format!("\\x{{{:x}}}", u32::from(c))),
             c => safe.push(c),
+        }
+    }
+    safe
+}
+
+/// The text of a JSON document for a terminal: JSON itself escapes only what lies below U+0020. Beyond ASCII such letters
+/// stand inside of strings alone, where an escape means the same.
+fn safe_json(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c >= '\u{7f}' && diag::acts(c) {
+            let mut units = [0u16; 2];
+            c.encode_utf16(&mut units).iter().for_each(|unit| safe.push_str(&format!("\\u{unit:04x}")));
+        } else {
+            safe.push(c);
         }
     }
     safe
@@ -127,6 +141,15 @@ mod tests {
     #[test]
     fn terminals_are_not_driven_by_titles() {
         assert_eq!(safe("a\x1b]52;c;x\x07b"), "a\\x{1b}]52;c;x\\x{7}b");
+        assert_eq!(safe("\u{206a}\u{fff9}"), "\\x{206a}\\x{fff9}");
         assert_eq!(safe("x\u{202e}y\nz é"), "x\\x{202e}y z é");
+    }
+
+    #[test]
+    fn json_drives_no_terminal_and_means_the_same() {
+        let value = serde_json::json!({ "title\u{202e}": "a\u{9b}2J\u{7f}\u{1b}[2J é\u{2066}" });
+        let text = safe_json(&serde_json::to_string_pretty(&value).unwrap());
+        assert!(text.chars().all(|c| c == '\n' || !diag::acts(c)), "{text:?}");
+        assert_eq!(serde_json::from_str::<Json>(&text).unwrap(), value);
     }
 }

@@ -32,6 +32,13 @@ pub(super) fn run(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, E
         let message = format!("{} errors in the flow files: nothing is started", loaded.errors());
         return Err(Error::config(message).help("`watchfloor check` shows them alone"));
     }
+    for name in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
+        if std::env::var_os(name).is_some() {
+            tracing::warn!(
+                "{name} is set: it changes whom every connection trusts; use a connection's `ca_file` instead"
+            );
+        }
+    }
     let runtime = super::runtime()?;
     runtime.block_on(async {
         let plan = Plan { config, catalog, flows: loaded.flows, from: args.from, clock: Clock::system() };

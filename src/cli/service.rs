@@ -29,6 +29,9 @@ use crate::trigger::alert_poll::{self, Fetch};
 use crate::trigger::{Deployed, Flows, Gate, Intake, Phase, schedule, webhook};
 use crate::worker::{Deps, Registry, RunEvent, Worker};
 
+/// How often the backlog is counted on disk.
+const RECOUNT: Duration = Duration::from_secs(60);
+
 /// What is to run.
 pub(super) struct Plan {
     pub(super) config: Config,
@@ -75,8 +78,7 @@ pub(super) async fn start(plan: Plan) -> Result<Service, Error> {
     let client = Client::open(&config, Arc::clone(&catalog), clock.clone())?;
     let horizon = limits::horizon(&config.limits, flows.iter().flat_map(|flow| &flow.limits));
     let deployed = Flows::new(deploy(&*store, &config, flows, from, clock.now()).await?);
-    let open = store.counts().map_err(runs::failed)?;
-    let open: u64 = open.iter().filter(|(status, _)| !status.is_final()).map(|(_, n)| n).sum();
+    let open = open_runs(&*store).map_err(runs::failed)?;
     let gate = Arc::new(Gate::new(open, config.max_backlog));
     let (sender, accepted) = mpsc::unbounded_channel();
     let intake = Arc::new(Intake::new(Arc::clone(&store), deployed.clone(), clock.clone(), Arc::clone(&gate), sender));
@@ -93,6 +95,8 @@ pub(super) async fn start(plan: Plan) -> Result<Service, Error> {
         in_flight: config.in_flight,
     })
     .await?;
+    // Before anything else is begun, so that few ends are missed; `count_ends` makes up for those.
+    let ends = worker.subscribe();
     let fetch: Arc<dyn Fetch> = Arc::new(client);
     let handle = Handle { intake: Arc::clone(&intake), catalog, fetch, worker: worker.clone() };
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -106,7 +110,7 @@ pub(super) async fn start(plan: Plan) -> Result<Service, Error> {
         }
     });
     tasks.spawn(pass_on(accepted, worker.clone(), stop.clone()));
-    tasks.spawn(count_ends(worker, gate, stop.clone()));
+    tasks.spawn(count_ends(ends, Arc::clone(&store), gate, stop.clone()));
     for poller in
         alert_poll::pollers(&intake, &handle.catalog, &handle.fetch, &config.poll, from).map_err(runs::failed)?
     {
@@ -151,19 +155,37 @@ async fn pass_on(
     }
 }
 
-/// Runs that end make room in the backlog.
-async fn count_ends(worker: Worker, gate: Arc<Gate>, stop: CancellationToken) {
-    let mut events = worker.subscribe();
+/// Runs that end make room in the backlog. Runs that ended while the service started, or that the worker gave up, were not
+/// heard of: without counting again the backlog would fill up with runs that are long over.
+async fn count_ends(
+    mut ends: mpsc::UnboundedReceiver<RunEvent>,
+    store: Arc<dyn Store>,
+    gate: Arc<Gate>,
+    stop: CancellationToken,
+) {
+    let mut again = tokio::time::interval(RECOUNT);
     loop {
         tokio::select! {
-            event = events.recv() => match event {
+            event = ends.recv() => match event {
                 Some(RunEvent::Ended(_)) => gate.finished(1),
                 Some(RunEvent::Waiting(_)) => {}
                 None => return,
             },
+            _ = again.tick() => {
+                let store = Arc::clone(&store);
+                match tokio::task::spawn_blocking(move || open_runs(&*store)).await {
+                    Ok(Ok(open)) => gate.recount(open),
+                    Ok(Err(error)) => tracing::warn!(%error, "counting the backlog"),
+                    Err(_) => {}
+                }
+            }
             () = stop.cancelled() => return,
         }
     }
+}
+
+fn open_runs(store: &dyn Store) -> Result<u64, journal::StoreError> {
+    Ok(store.counts()?.iter().filter(|(status, _)| !status.is_final()).map(|(_, n)| n).sum())
 }
 
 fn router(

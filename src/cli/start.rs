@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::out::Out;
+use super::out::{Out, safe};
 use super::{Global, control};
 use crate::error::{Error, ExitCode};
 use crate::trigger::manual::Start;
@@ -38,7 +38,7 @@ pub(super) fn run(args: Args, global: &Global, out: &Out) -> Result<ExitCode, Er
     let run = answer.get("run").and_then(Json::as_str).unwrap_or("");
     if out.is_human() {
         out.say("started:");
-        out.line(run);
+        out.line(&safe(run));
     } else {
         out.json(&json!({ "run": run }));
     }

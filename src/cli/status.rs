@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::out::Out;
+use super::out::{Out, safe};
 use super::{Global, control, runs};
 use crate::error::{Error, ExitCode};
 use crate::journal::Store;
@@ -17,7 +17,7 @@ pub(super) fn run(global: &Global, out: &Out) -> Result<ExitCode, Error> {
     let attention: u64 = waiting.map(|(_, n)| n).sum();
     if out.is_human() {
         match &service {
-            Some(url) => out.line(&format!("service   running, {url}")),
+            Some(url) => out.line(&safe(&format!("service   running, {url}"))),
             None => out.line("service   not running"),
         }
         for (status, n) in &counts {

@@ -7,6 +7,8 @@ mod other;
 use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 
+use crate::catalog::Mapping;
+
 /// The normalised form of an answer. `name` is a mapping of the catalogue; `now` the instant of reading.
 ///
 /// # Errors
@@ -80,6 +82,12 @@ fn closed(name: &str, body: &Json) -> Result<Json, String> {
         Some(_) => Err("no alert was closed: there is none with this id, or it is closed already".into()),
         None => Err(format!("it has no {name}")),
     }
+}
+
+/// Whether an answer says that there was nothing (more) to close.
+pub(super) fn nothing_left(mapping: &Mapping, body: &Json) -> bool {
+    let Mapping::Entity(name) = mapping else { return false };
+    name.starts_with("closed_") && body.get(&**name).and_then(Json::as_i64) == Some(0)
 }
 
 /// Text that says something: null and empty text are absence.

@@ -60,7 +60,7 @@ impl Observer for Watcher {
             values: None,
         };
         match event {
-            Event::StepStarted { label, line, kind } => {
+            Event::StepStarted { label, line, kind, secure: _ } => {
                 entry.text = format!("{kind}: {label}");
                 entry.line = Some(line);
             }

@@ -6,7 +6,7 @@
 pub mod codes;
 mod render;
 
-pub use render::{escaped, json, render};
+pub use render::{acts, escaped, json, render};
 
 use std::sync::{Arc, OnceLock};
 

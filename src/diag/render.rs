@@ -45,7 +45,8 @@ pub fn escaped(text: &str) -> String {
     })
 }
 
-fn acts(letter: char) -> bool {
+/// Whether a terminal, or whoever reads along, acts on a letter instead of showing it. The one list for all that is printed.
+pub fn acts(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
 }

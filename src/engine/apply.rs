@@ -2,7 +2,7 @@
 
 use super::block::{cancel_block, poll_block};
 use super::command::{Command, Finish, FinishStatus};
-use super::context::{Cx, Poll};
+use super::context::{Cx, Poll, Scope, TURN_FUEL};
 use super::input::{Input, InputKind, Outcome};
 use super::observe::{Observer, Unobserved};
 use super::state::{BlockState, End, FlowPhase, FlowState, Frame, RunState, Top};
@@ -26,8 +26,24 @@ pub fn apply_observed(
     {
         state.url.clone_from(url);
     }
-    let RunState { seed, url, next_op, top, effects, orphans, .. } = state;
-    let mut cx = Cx::new(seed, url.as_deref(), input.at, next_op, effects, orphans, observer);
+    let RunState { seed, url, next_op, top, effects, orphans, unsettled, .. } = state;
+    let mut cx = Cx {
+        seed,
+        url: url.as_deref(),
+        at: input.at,
+        inbox: None,
+        out: Vec::new(),
+        next_op,
+        env: Scope { frames: Vec::new(), now: input.at },
+        path: String::new(),
+        handlers: 0,
+        sent: 0,
+        effects,
+        orphans,
+        unsettled,
+        observer,
+        fuel: TURN_FUEL,
+    };
     match input.kind {
         InputKind::Started { .. } => start(&mut cx, flow, top),
         InputKind::Cancel { by, reason } => cancel(&mut cx, flow, top, &by, &reason),
@@ -123,8 +139,10 @@ fn with_frame<T>(cx: &mut Cx<'_>, frame: Frame, inner: impl FnOnce(&mut Cx<'_>) 
 /// An answer to a call whose step is gone: count what it did, free its target.
 fn settle_orphan(cx: &mut Cx<'_>, op: crate::id::OpId, outcome: &Outcome) {
     if let Some(orphan) = cx.orphans.remove(&op) {
-        if matches!(outcome, Outcome::Done { .. }) {
-            *cx.effects.entry(orphan.action.to_string()).or_default() += 1;
+        match outcome {
+            Outcome::Done { .. } => *cx.effects.entry(orphan.action.to_string()).or_default() += 1,
+            Outcome::Unknown { .. } if orphan.risky => cx.unsettled.push(unsettled(&orphan.path)),
+            _ => {}
         }
         if let Some(target) = orphan.target {
             cx.out.push(Command::Unlock { target });
@@ -132,11 +150,18 @@ fn settle_orphan(cx: &mut Cx<'_>, op: crate::id::OpId, outcome: &Outcome) {
     }
 }
 
+/// What a person reads about an effect that was cut off.
+pub(super) fn unsettled(path: &str) -> String {
+    format!("{}: cut off while its outcome was unknown; it may have taken effect", path.trim_start_matches('/'))
+}
+
 fn cancel(cx: &mut Cx<'_>, flow: &CheckedFlow, top: &mut Top, by: &str, reason: &str) {
     let reason =
         Some(if reason.is_empty() { format!("cancelled by {by}") } else { format!("cancelled by {by}: {reason}") });
     match top {
         Top::Finished | Top::Ending(_) => return,
+        // A person has seen it: now it ends.
+        Top::Uncertain(_) => cx.unsettled.clear(),
         Top::Running(state) => cancel_flow(cx, flow, state),
         Top::Entering(op) => cx.out.push(Command::Cancel { op: *op }),
         Top::New => {}
@@ -155,6 +180,12 @@ fn advance(cx: &mut Cx<'_>, flow: &CheckedFlow, top: &mut Top) {
     if let Top::Ending(end) = top
         && cx.orphans.is_empty()
     {
+        if !cx.unsettled.is_empty() {
+            let reason = cx.unsettled.join("; ");
+            *top = Top::Uncertain(std::mem::replace(end, End::Succeeded));
+            cx.ask(|op| Command::Park { op, uncertain: true, reason });
+            return;
+        }
         let finish = match std::mem::replace(end, End::Succeeded) {
             End::Succeeded => Finish { status: FinishStatus::Succeeded, reason: None, error: None, outputs },
             End::Stopped { status, reason } => Finish { status, reason, error: None, outputs: None },

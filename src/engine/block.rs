@@ -36,7 +36,8 @@ pub(super) fn poll_block(cx: &mut Cx<'_>, flow: &CheckedFlow, block: &Block, sta
 
 fn poll_step(cx: &mut Cx<'_>, flow: &CheckedFlow, step: &Step, state: &mut StepState) -> Poll {
     if let Active::New = state.active {
-        cx.tell(Event::StepStarted { label: &step.label, line: step.line, kind: kind_word(&step.kind) });
+        let kind = kind_word(&step.kind);
+        cx.tell(Event::StepStarted { label: &step.label, line: step.line, kind, secure: step.secure });
         if let (Some(limit), false) = (step.timeout, matches!(step.kind, StepKind::Action(_))) {
             state.timer = Some(cx.timer(later(cx.at, limit)));
         }
@@ -133,22 +134,24 @@ pub(super) fn cancel_block(cx: &mut Cx<'_>, block: &Block, state: &mut BlockStat
     if let Some(op) = current.timer {
         cx.out.push(Command::Cancel { op });
     }
-    if let (Active::Handling { block, .. }, OnError::Steps(handler)) = (&mut current.active, &step.on_error) {
-        cancel_block(cx, handler, block);
-        return;
-    }
-    cancel_active(cx, &step.kind, &mut current.active);
+    cx.below(&step.key, |cx| match (&mut current.active, &step.on_error) {
+        (Active::Handling { block, .. }, OnError::Steps(handler)) => {
+            cx.below("on_error", |cx| cancel_block(cx, handler, block));
+        }
+        (active, _) => cancel_active(cx, &step.kind, active),
+    });
 }
 
 pub(super) fn cancel_active(cx: &mut Cx<'_>, kind: &StepKind, active: &mut Active) {
     match (kind, active) {
         (StepKind::Action(step), Active::Action(state)) => steps::action::cancel(cx, step, state),
         (StepKind::If { then, otherwise, .. }, Active::Branch { taken, block }) => {
-            cancel_block(cx, if *taken == 0 { then } else { otherwise }, block);
+            let (segment, branch) = if *taken == 0 { ("then", then) } else { ("else", otherwise) };
+            cx.below(segment, |cx| cancel_block(cx, branch, block));
         }
         (StepKind::Switch { cases, default, .. }, Active::Branch { taken, block }) => {
             if let Some(case) = cases.get(*taken).map(|(_, case)| case).or(default.as_ref()) {
-                cancel_block(cx, case, block);
+                cx.below(&format!("case[{taken}]"), |cx| cancel_block(cx, case, block));
             }
         }
         (StepKind::Foreach(foreach), Active::Foreach(state)) => steps::foreach::cancel(cx, foreach, state),
@@ -156,11 +159,12 @@ pub(super) fn cancel_active(cx: &mut Cx<'_>, kind: &StepKind, active: &mut Activ
             if let Some(op) = state.pause.take() {
                 cx.out.push(Command::Cancel { op });
             }
-            cancel_block(cx, &until.body, &mut state.block);
+            cx.below(&format!("pass[{}]", state.pass), |cx| cancel_block(cx, &until.body, &mut state.block));
         }
         (StepKind::Try { body, catch }, Active::Try { block, caught }) => {
             let running = caught.as_ref().and_then(|(index, _)| catch.get(*index)).map_or(body, |(_, block)| block);
-            cancel_block(cx, running, block);
+            let segment = caught.as_ref().map_or("try".to_owned(), |(index, _)| format!("catch[{index}]"));
+            cx.below(&segment, |cx| cancel_block(cx, running, block));
         }
         (StepKind::Parallel { branches, .. }, Active::Parallel(states)) => {
             steps::parallel::cancel(cx, branches, states);

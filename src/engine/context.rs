@@ -16,7 +16,7 @@ use crate::value::{Map, Value};
 /// Bytes of names in scope, at most: a step that would bind more fails and says so.
 pub(super) const STATE_LIMIT: usize = 256 * 1024;
 /// Steps taken in one turn, at most: a loop without a wait must end.
-const TURN_FUEL: u32 = 100_000;
+pub(super) const TURN_FUEL: u32 = 100_000;
 
 /// What became of a block or a step in this turn.
 #[derive(Debug)]
@@ -44,38 +44,12 @@ pub(super) struct Cx<'a> {
     pub(super) sent: u32,
     pub(super) effects: &'a mut std::collections::BTreeMap<String, u64>,
     pub(super) orphans: &'a mut std::collections::BTreeMap<OpId, Orphan>,
+    pub(super) unsettled: &'a mut Vec<String>,
     pub(super) observer: &'a mut dyn Observer,
     pub(super) fuel: u32,
 }
 
 impl<'a> Cx<'a> {
-    pub(super) fn new(
-        seed: &'a Seed,
-        url: Option<&'a str>,
-        at: Timestamp,
-        next_op: &'a mut u32,
-        effects: &'a mut std::collections::BTreeMap<String, u64>,
-        orphans: &'a mut std::collections::BTreeMap<OpId, Orphan>,
-        observer: &'a mut dyn Observer,
-    ) -> Self {
-        Cx {
-            seed,
-            url,
-            at,
-            inbox: None,
-            out: Vec::new(),
-            next_op,
-            env: Scope { frames: Vec::new(), now: at },
-            path: String::new(),
-            handlers: 0,
-            sent: 0,
-            effects,
-            orphans,
-            observer,
-            fuel: TURN_FUEL,
-        }
-    }
-
     pub(super) fn op(&mut self) -> OpId {
         *self.next_op += 1;
         OpId(*self.next_op)
@@ -211,7 +185,7 @@ impl<'a> Cx<'a> {
 /// The names in scope, innermost last.
 pub(super) struct Scope {
     pub(super) frames: Vec<Frame>,
-    now: Timestamp,
+    pub(super) now: Timestamp,
 }
 
 impl Scope {

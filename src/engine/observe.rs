@@ -14,6 +14,8 @@ pub enum Event<'a> {
         label: &'a str,
         line: u32,
         kind: &'static str,
+        /// Its inputs and outputs are hidden in history.
+        secure: bool,
     },
     /// A condition was decided.
     Decided {

@@ -35,12 +35,19 @@ pub struct RunState {
     /// Calls that were sent and then cut off by a branch that won, a time limit or a person; their locks stand until
     /// they are answered.
     pub(super) orphans: BTreeMap<OpId, Orphan>,
+    /// Effects that were cut off while their outcome was unknown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) unsettled: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Orphan {
     pub(super) action: Arc<str>,
     pub(super) target: Option<Target>,
+    /// Where it stood, for people.
+    pub(super) path: Arc<str>,
+    /// A lost answer leaves open whether it took effect, and a person must know.
+    pub(super) risky: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,6 +57,8 @@ pub(super) enum Top {
     Running(FlowState),
     /// Ended, but sent calls are still to be answered.
     Ending(End),
+    /// Ended with calls cut off of which nobody knows whether they took effect: a person closes it.
+    Uncertain(End),
     Finished,
 }
 
@@ -188,6 +197,8 @@ pub(super) struct ActionState {
     /// Intents whose outcome is unknown.
     pub(super) unknowns: u32,
     pub(super) looks: u32,
+    /// Looks since the answer was lost that found no trace.
+    pub(super) clean_looks: u32,
     pub(super) intent_at: Option<Timestamp>,
     pub(super) maybe_sent: bool,
     /// The guard knows this call as a read (a listed `http.request`).
@@ -235,6 +246,7 @@ impl RunState {
             top: Top::New,
             effects: BTreeMap::new(),
             orphans: BTreeMap::new(),
+            unsettled: Vec::new(),
         }
     }
 

@@ -229,7 +229,9 @@ fn claims_end_and_are_released(store: &dyn Store) {
     assert!(claim(1, 50, 100), "the same claim again, after a restart");
     assert!(!claim(2, 99, 199));
     assert!(claim(2, 100, 200), "its time is over");
-    write(store, vec![Op::Release { key: "hunt/x".into() }]).unwrap();
+    write(store, vec![Op::Release { key: "hunt/x".into(), run: 1 }]).unwrap();
+    assert!(!claim(3, 101, 201), "another run's claim is not freed");
+    write(store, vec![Op::Release { key: "hunt/x".into(), run: 2 }]).unwrap();
     assert!(claim(3, 101, 201), "it was released");
 }
 

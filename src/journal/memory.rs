@@ -177,7 +177,11 @@ impl State {
                 let counted = self.reservations.entry((scope, key)).or_insert(at);
                 *counted = at.max(*counted);
             }
-            Op::Release { key } => drop(self.claims.remove(&key)),
+            Op::Release { key, run } => {
+                if self.claims.get(&key).is_some_and(|claim| claim.0 == run) {
+                    self.claims.remove(&key);
+                }
+            }
             Op::Skipped { flow, key, at, body } => drop(self.skipped.insert((flow, key), (at, body))),
             Op::Audit { at, body } => self.audit.push((at, body)),
         }

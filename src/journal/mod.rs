@@ -139,72 +139,29 @@ pub enum Op {
     Offer(Box<Offer>),
     /// One turn of a run. `(run, seq)` is unique; a second row with the same number fails the batch, and so does one
     /// whose predecessor is missing: a run with a gap could never be resumed.
-    Turn {
-        run: RunNo,
-        seq: u32,
-        body: Vec<u8>,
-    },
+    Turn { run: RunNo, seq: u32, body: Vec<u8> },
     /// A run's status and why; `Waiting` and `Uncertain` with a reason, `Running` again afterwards.
-    Status {
-        run: RunNo,
-        status: RunStatus,
-        reason: Option<String>,
-    },
+    Status { run: RunNo, status: RunStatus, reason: Option<String> },
     /// The end of a run.
-    Finish {
-        run: RunNo,
-        status: RunStatus,
-        reason: Option<String>,
-        ended: Timestamp,
-        effects: BTreeMap<String, u64>,
-    },
+    Finish { run: RunNo, status: RunStatus, reason: Option<String>, ended: Timestamp, effects: BTreeMap<String, u64> },
     /// A full, redacted answer for people; at most 1 MiB, longer ones are cut by the caller.
-    Blob {
-        run: RunNo,
-        path: String,
-        attempt: u32,
-        body: Vec<u8>,
-    },
+    Blob { run: RunNo, path: String, attempt: u32, body: Vec<u8> },
     /// The texts behind a version; ignored where known.
-    Bundle {
-        version: String,
-        body: Vec<u8>,
-    },
+    Bundle { version: String, body: Vec<u8> },
     /// A named small value: watermarks, schedules, activations.
-    Put {
-        name: String,
-        body: Vec<u8>,
-    },
+    Put { name: String, body: Vec<u8> },
     /// A use of a limit: `scope` is what is counted (`mde/destructive`, `*/destructive`), `key` the call's key.
     /// The same (scope, key) counts once, at its latest time.
-    Reserve {
-        scope: String,
-        key: String,
-        at: Timestamp,
-    },
+    Reserve { scope: String, key: String, at: Timestamp },
     /// Claims a key until an instant, unless it is claimed. Answer: `Answer::Claimed`.
     /// The same run claiming until the same instant is the same claim asked for again (a restart), and has it.
-    Claim {
-        key: String,
-        run: RunNo,
-        at: Timestamp,
-        until: Timestamp,
-    },
-    Release {
-        key: String,
-    },
+    Claim { key: String, run: RunNo, at: Timestamp, until: Timestamp },
+    /// Frees a run's own claim; another run's stays.
+    Release { key: String, run: RunNo },
     /// An event that started nothing, for `why`; replaces an earlier one of the same flow and key.
-    Skipped {
-        flow: String,
-        key: String,
-        at: Timestamp,
-        body: Vec<u8>,
-    },
+    Skipped { flow: String, key: String, at: Timestamp, body: Vec<u8> },
     /// One line of the audit log.
-    Audit {
-        at: Timestamp,
-        body: Vec<u8>,
-    },
+    Audit { at: Timestamp, body: Vec<u8> },
 }
 
 /// What an operation answers; `None` for most.

@@ -62,6 +62,11 @@ impl Gate {
         self.open.fetch_add(runs, Ordering::Relaxed);
     }
 
+    /// What the store counts as open: corrects what was missed.
+    pub fn recount(&self, open: u64) {
+        self.open.store(open, Ordering::Relaxed);
+    }
+
     /// A run reached its end.
     pub fn finished(&self, runs: u64) {
         let less = |open: u64| Some(open.saturating_sub(runs));

@@ -1,16 +1,17 @@
 //! A run in memory: its state, and the operations that it waits for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::catalog::Effect;
 use crate::check::CheckedFlow;
 use crate::engine::{Call, Command, InputKind, RunState, Target};
 use crate::flow::model::OnFull;
 use crate::guard::Permit;
 use crate::id::OpId;
-use crate::journal::RunRow;
+use crate::journal::{RunRow, RunStatus};
 
 /// An operation without an answer yet.
 #[derive(Debug)]
@@ -35,7 +36,16 @@ pub(super) enum Open {
         max: u32,
         on_full: OnFull,
     },
-    Park,
+    Park {
+        uncertain: bool,
+        reason: String,
+    },
+}
+
+impl Open {
+    fn is_effect(&self) -> bool {
+        matches!(self, Open::Call { call, .. } if call.effect() != Effect::Read)
+    }
 }
 
 #[derive(Debug)]
@@ -47,7 +57,12 @@ pub(super) struct Live {
     pub(super) seq: u32,
     pub(super) open: BTreeMap<OpId, Open>,
     pub(super) held: Vec<Target>,
+    /// The concurrency group in which it has or wants a place.
     pub(super) group: Option<Arc<str>>,
+    /// Calls handed to the client and not answered.
+    pub(super) sent: BTreeSet<OpId>,
+    /// A turn did not reach the disk: nothing more is applied, and once what was sent is answered the run is read again.
+    pub(super) stale: bool,
     /// Answers for people that ride with the next turn.
     pub(super) blobs: Vec<crate::journal::Op>,
     /// The guard's permits for the calls that the engine derives from its verdicts, by path.
@@ -66,6 +81,8 @@ impl Live {
             open: BTreeMap::new(),
             held: Vec::new(),
             group: None,
+            sent: BTreeSet::new(),
+            stale: false,
             blobs: Vec::new(),
             decided: BTreeMap::new(),
             busy: false,
@@ -75,6 +92,27 @@ impl Live {
     /// Whether the run makes calls now, as against waiting for a time, a lock or a person.
     pub(super) fn calls(&self) -> bool {
         self.open.values().any(|open| matches!(open, Open::Call { .. } | Open::Check(_) | Open::Once { .. }))
+    }
+
+    /// Whether it has its place in its group, as against waiting for one.
+    pub(super) fn entered(&self) -> bool {
+        self.group.is_some() && !self.open.values().any(|open| matches!(open, Open::Enter { .. }))
+    }
+
+    /// What `runs list` should say: the worst of what it waits for.
+    pub(super) fn standing(&self) -> (RunStatus, Option<String>) {
+        let parks = || {
+            self.open.values().filter_map(|open| match open {
+                Open::Park { uncertain, reason } => Some((*uncertain, reason)),
+                _ => None,
+            })
+        };
+        let worst = parks().find(|(uncertain, _)| *uncertain).or_else(|| parks().next());
+        match worst {
+            Some((true, reason)) => (RunStatus::Uncertain, Some(reason.clone())),
+            Some((false, reason)) => (RunStatus::Waiting, Some(reason.clone())),
+            None => (RunStatus::Running, None),
+        }
     }
 
     /// Keeps the books for an input: which operation it answers and what that changes.
@@ -92,12 +130,8 @@ impl Live {
                     self.held.push(target);
                 }
             }
-            InputKind::Entered { op, entered } => {
-                if let Some(Open::Enter { key, .. }) = self.open.remove(op)
-                    && *entered
-                {
-                    self.group = Some(key);
-                }
+            InputKind::Entered { op, .. } => {
+                self.open.remove(op);
             }
         }
     }
@@ -106,6 +140,7 @@ impl Live {
     pub(super) fn note_command(&mut self, command: &Command) {
         let (op, open) = match command {
             Command::Enter { op, key, max, on_full } => {
+                self.group = Some(Arc::clone(key));
                 (*op, Open::Enter { key: Arc::clone(key), max: *max, on_full: *on_full })
             }
             Command::Lock { op, target, destructive } => {
@@ -115,9 +150,14 @@ impl Live {
             Command::Call { op, call } => (*op, Open::Call { call: Box::new(call.clone()), permit: None }),
             Command::Timer { op, at } => (*op, Open::Timer(*at)),
             Command::Once { op, key, until } => (*op, Open::Once { key: Arc::clone(key), until: *until }),
-            Command::Park { op, .. } => (*op, Open::Park),
+            Command::Park { op, uncertain, reason } => {
+                (*op, Open::Park { uncertain: *uncertain, reason: reason.clone() })
+            }
+            // A call that is no read stays: whether it was sent or not, its answer settles it.
             Command::Cancel { op } => {
-                self.open.remove(op);
+                if !self.open.get(op).is_some_and(Open::is_effect) {
+                    self.open.remove(op);
+                }
                 return;
             }
             Command::Unlock { target } => {

@@ -5,6 +5,7 @@
 mod groups;
 mod live;
 pub mod recover;
+mod resume;
 mod run_loop;
 mod timers;
 pub mod turn;
@@ -68,6 +69,7 @@ pub(crate) enum Msg {
     /// A turn could not be written: the run goes on from what is on disk.
     NotWritten {
         run: RunNo,
+        id: RunId,
         error: String,
     },
     Replied {

@@ -1,6 +1,6 @@
 //! The loop: it owns every run in memory, and nothing else touches them.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::groups::{Groups, Place};
 use super::live::{Live, Open};
-use super::recover::{self, Replayed};
+use super::recover;
 use super::timers::Timers;
 use super::turn::Turn;
 use super::{Deps, Load, Msg, RunEvent, Sending};
@@ -23,65 +23,24 @@ use crate::value::{Map, Value};
 
 /// Messages taken in one go: answers that came together share a commit.
 const BATCH: usize = 256;
-/// After a write failed, the run is read again from the disk.
-const RELOAD: std::time::Duration = std::time::Duration::from_secs(2);
-
 pub(super) struct Loop {
-    deps: Deps,
-    sender: mpsc::UnboundedSender<Msg>,
-    runs: HashMap<RunNo, Live>,
-    queue: VecDeque<RunRow>,
-    locks: Locks,
-    groups: Groups,
-    timers: Timers,
-    busy: usize,
-    subscribers: Vec<mpsc::UnboundedSender<RunEvent>>,
-    draining: Option<oneshot::Sender<()>>,
+    pub(super) deps: Deps,
+    pub(super) sender: mpsc::UnboundedSender<Msg>,
+    pub(super) runs: HashMap<RunNo, Live>,
+    pub(super) queue: VecDeque<RunRow>,
+    /// Runs that a person ended before this loop heard of them.
+    pub(super) cancelled: HashSet<RunNo>,
+    pub(super) locks: Locks,
+    pub(super) groups: Groups,
+    pub(super) timers: Timers,
+    pub(super) busy: usize,
+    pub(super) subscribers: Vec<mpsc::UnboundedSender<RunEvent>>,
+    pub(super) draining: Option<oneshot::Sender<()>>,
     /// Inputs that one run's turn brought for another: locks handed on, places in groups, cancellations.
-    pending: VecDeque<(RunNo, InputKind)>,
+    pub(super) pending: VecDeque<(RunNo, InputKind)>,
 }
 
 impl Loop {
-    /// Replays what the store has not finished, takes its locks back, and asks again for what was open.
-    pub(super) async fn resume(deps: Deps, sender: mpsc::UnboundedSender<Msg>) -> Result<Loop, crate::error::Error> {
-        let mut this = Loop {
-            deps,
-            sender,
-            runs: HashMap::new(),
-            queue: VecDeque::new(),
-            locks: Locks::default(),
-            groups: Groups::default(),
-            timers: Timers::default(),
-            busy: 0,
-            subscribers: Vec::new(),
-            draining: None,
-            pending: VecDeque::new(),
-        };
-        let store = this.deps.store.clone();
-        let rows = tokio::task::spawn_blocking(move || {
-            let rows = store.unfinished()?;
-            rows.into_iter().map(|row| Ok((store.turns(row.no)?, row))).collect::<Result<Vec<_>, _>>()
-        });
-        let unreadable = |e: String| crate::error::Error::unavailable(format!("reading unfinished runs: {e}"));
-        let rows = rows
-            .await
-            .map_err(|e| unreadable(e.to_string()))?
-            .map_err(|e: crate::journal::StoreError| unreadable(e.to_string()))?;
-        let mut resumed = Vec::new();
-        for (turns, row) in rows {
-            if turns.is_empty() {
-                this.queue.push_back(row);
-            } else if let Some(no) = this.restore(row, &turns) {
-                resumed.push(no);
-            }
-        }
-        for no in resumed {
-            this.reopen(no);
-        }
-        this.settle();
-        Ok(this)
-    }
-
     pub(super) async fn run(mut self, mut receiver: mpsc::UnboundedReceiver<Msg>) {
         let mut messages = Vec::with_capacity(BATCH);
         loop {
@@ -109,11 +68,15 @@ impl Loop {
 
     fn handle(&mut self, message: Msg) {
         match message {
-            Msg::Accepted(rows) => self.queue.extend(rows),
+            Msg::Accepted(rows) => {
+                let cancelled = &mut self.cancelled;
+                self.queue.extend(rows.into_iter().filter(|row| !cancelled.remove(&row.no)));
+            }
             Msg::Committed { run, calls } => calls.into_iter().for_each(|op| self.send(run, op)),
-            Msg::NotWritten { run, error } => self.set_aside(run, &error),
+            Msg::NotWritten { run, id, error } => self.set_aside(run, id, &error),
             Msg::Replied { run, op, reply } => {
                 if let Some(live) = self.runs.get_mut(&run) {
+                    live.sent.remove(&op);
                     if let (Some(body), Some(Open::Call { call, .. })) = (reply.blob, live.open.get(&op)) {
                         let path = call.path.to_string();
                         live.blobs.push(Op::Blob { run, path, attempt: call.attempt, body });
@@ -124,9 +87,7 @@ impl Loop {
             Msg::Facts { run, op, facts } => self.decide_with(run, op, facts),
             Msg::Claimed { run, op, claimed } => self.turn(run, vec![InputKind::Once { op, claimed }]),
             Msg::Reload { run } => self.reload(&run),
-            Msg::Cancel { run, by, reason, answer } => {
-                drop(answer.send(self.cancel(&run, by, reason)));
-            }
+            Msg::Cancel { run, by, reason, answer } => self.cancel(&run, by, reason, answer),
             Msg::Subscribe(subscriber) => self.subscribers.push(subscriber),
             Msg::Load(answer) => {
                 let load = Load { queued: self.queue.len(), live: self.runs.len(), busy: self.busy };
@@ -137,7 +98,7 @@ impl Loop {
     }
 
     /// Gives what was brought for other runs, until nothing is left.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         while let Some((run, input)) = self.pending.pop_front() {
             self.turn(run, vec![input]);
         }
@@ -165,10 +126,13 @@ impl Loop {
     }
 
     /// A run that can't go on by itself: it waits with the reason, and cancelling ends it.
-    fn strand(&mut self, mut row: RunRow, reason: &str) {
+    pub(super) fn strand(&mut self, mut row: RunRow, reason: &str) {
         tracing::error!(run = %row.id, flow = %row.flow, reason, "the run can't go on");
-        let status = RunStatus::Waiting;
-        let reason = Some(format!("can't go on: {reason}"));
+        // What was uncertain stays so: a person must still find out what the effect did.
+        let uncertain = row.status == RunStatus::Uncertain;
+        let status = if uncertain { RunStatus::Uncertain } else { RunStatus::Waiting };
+        let before = row.reason.take().filter(|_| uncertain).map(|before| format!("; before: {before}"));
+        let reason = Some(format!("can't go on: {reason}{}", before.unwrap_or_default()));
         self.write(vec![Op::Status { run: row.no, status, reason: reason.clone() }]);
         row.status = status;
         row.reason = reason;
@@ -182,11 +146,23 @@ impl Loop {
     }
 
     /// Applies inputs, and all that can be answered at once; writes the turn; sends what needs no commit.
-    fn turn(&mut self, no: RunNo, inputs: Vec<InputKind>) {
+    pub(super) fn turn(&mut self, no: RunNo, inputs: Vec<InputKind>) {
+        self.turn_for(no, inputs, None);
+    }
+
+    /// As `turn`; `answer` hears when it is on disk.
+    pub(super) fn turn_for(&mut self, no: RunNo, inputs: Vec<InputKind>, answer: Option<CancelAnswer>) {
         let Some(mut live) = self.runs.remove(&no) else { return };
+        if live.stale {
+            return self.keep_stale(live);
+        }
         let now = self.deps.clock.now();
-        let mut work =
-            Work { inputs: VecDeque::from(inputs), permits: std::mem::take(&mut live.decided), ..Work::default() };
+        let mut work = Work {
+            inputs: VecDeque::from(inputs),
+            permits: std::mem::take(&mut live.decided),
+            answer,
+            ..Work::default()
+        };
         while let Some(kind) = work.inputs.pop_front() {
             live.note_input(&kind);
             work.applied.push(kind.clone());
@@ -202,6 +178,7 @@ impl Loop {
             }
         }
         self.append(&mut live, now, &mut work);
+        live.decided.append(&mut work.permits);
         self.count_busy(&mut live);
         let ended = work.finish.is_some();
         if ended {
@@ -211,9 +188,6 @@ impl Loop {
         }
         for op in work.reads {
             self.send(no, op);
-        }
-        if ended {
-            self.pending.retain(|(run, _)| *run != no);
         }
     }
 
@@ -251,12 +225,21 @@ impl Loop {
             }
             Command::Timer { op, at } => self.timers.add(*at, no, *op),
             Command::Cancel { op } => {
+                // A call whose intent is not on disk yet, or that was not handed out, never leaves.
+                if let Some(Open::Call { permit, .. }) = live.open.get_mut(op)
+                    && permit.take().is_some()
+                {
+                    let message = "cancelled before it was sent".to_owned();
+                    let outcome = Outcome::NotSent { code: "cancelled".into(), message, transient: false };
+                    work.inputs.push_back(InputKind::Outcome { op: *op, outcome });
+                    work.intents.retain(|intent| intent != op);
+                }
                 if let Some((run, op)) = self.locks.cancel(no, *op) {
                     self.pending.push_back((run, InputKind::Locked { op }));
                 }
             }
             Command::Once { op, key, until } => {
-                if self.deps.registry.mode(&live.row.flow) == Mode::Shadow {
+                if self.mode(live) == Mode::Shadow {
                     work.inputs.push_back(InputKind::Once { op: *op, claimed: true });
                 } else {
                     work.claims.push(*op);
@@ -264,20 +247,15 @@ impl Loop {
                 }
             }
             // In shadow nothing was claimed, and another run's claim is not ours to free.
-            Command::OnceRelease { .. } if self.deps.registry.mode(&live.row.flow) == Mode::Shadow => {}
-            Command::OnceRelease { key } => work.ops.push(Op::Release { key: key.to_string() }),
-            Command::Park { uncertain, reason, .. } => {
-                let status = if *uncertain { RunStatus::Uncertain } else { RunStatus::Waiting };
-                live.row.status = status;
-                live.row.reason = Some(reason.clone());
-                work.ops.push(Op::Status { run: no, status, reason: Some(reason.clone()) });
-                self.publish(RunEvent::Waiting(Box::new(live.row.clone())));
-            }
+            Command::OnceRelease { .. } if self.mode(live) == Mode::Shadow => {}
+            Command::OnceRelease { key } => work.ops.push(Op::Release { key: key.to_string(), run: no }),
+            // The row's status follows from what the run waits for; see `append`.
+            Command::Park { .. } => {}
             Command::Finish(finish) => work.finish = Some(finish.clone()),
         }
     }
 
-    fn check(&mut self, live: &mut Live, op: OpId, call: &Call, now: Timestamp, work: &mut Work) {
+    pub(super) fn check(&mut self, live: &mut Live, op: OpId, call: &Call, now: Timestamp, work: &mut Work) {
         let asker = self.asker(live, now);
         match self.deps.guard.check(&asker, call, &live.flow.limits) {
             Check::Decided(decision) => {
@@ -296,11 +274,17 @@ impl Loop {
         }
     }
 
+    /// How far the run's effects go now: the installation's word, and what the flow that it is pinned to allows itself.
+    fn mode(&self, live: &Live) -> Mode {
+        let given = self.deps.registry.mode(&live.row.flow);
+        live.flow.mode.map_or(given, |own| own.min(given))
+    }
+
     fn asker(&self, live: &Live, now: Timestamp) -> Asker {
         Asker {
             run: live.row.id.clone(),
             flow: live.row.flow.clone(),
-            mode: self.deps.registry.mode(&live.row.flow),
+            mode: self.mode(live),
             occurred: live.row.occurred,
             now,
         }
@@ -353,9 +337,8 @@ impl Loop {
             }
         };
         let mut ops = vec![Op::Turn { run: no, seq: live.seq, body }];
-        if live.seq == 0 && work.finish.is_none() {
-            live.row.status = RunStatus::Running;
-            ops.push(Op::Status { run: no, status: RunStatus::Running, reason: None });
+        if work.finish.is_none() {
+            ops.extend(self.restate(live));
         }
         live.seq += 1;
         let claims_at = ops.len();
@@ -364,29 +347,30 @@ impl Loop {
         if let Some(finish) = &work.finish {
             ops.push(finish_op(live, finish, now));
         }
-        let urgent = !work.intents.is_empty() || !work.claims.is_empty();
-        let done = self.done(no, std::mem::take(&mut work.intents), std::mem::take(&mut work.claims), claims_at);
-        self.deps.store.write(Batch { ops, urgent, done: Some(done) });
+        let after = After {
+            run: no,
+            id: live.row.id.clone(),
+            calls: std::mem::take(&mut work.intents),
+            claims: std::mem::take(&mut work.claims),
+            claims_at,
+            answer: work.answer.take(),
+        };
+        let urgent = !after.calls.is_empty() || !after.claims.is_empty() || after.answer.is_some();
+        self.deps.store.write(Batch { ops, urgent, done: Some(after.done(self.sender.clone())) });
     }
 
-    /// What the commit sets going: calls, and the answers to claims, in the order in which they were asked.
-    fn done(&self, run: RunNo, calls: Vec<OpId>, claims: Vec<OpId>, claims_at: usize) -> crate::journal::Done {
-        let sender = self.sender.clone();
-        Box::new(move |result| match result {
-            Ok(answers) => {
-                if !calls.is_empty() {
-                    drop(sender.send(Msg::Committed { run, calls }));
-                }
-                let answers = answers.into_iter().skip(claims_at).filter_map(|answer| match answer {
-                    Answer::Claimed(claimed) => Some(claimed),
-                    _ => None,
-                });
-                for (op, claimed) in claims.into_iter().zip(answers) {
-                    drop(sender.send(Msg::Claimed { run, op, claimed }));
-                }
-            }
-            Err(error) => drop(sender.send(Msg::NotWritten { run, error: error.to_string() })),
-        })
+    /// The row's status as the run stands now, where it differs from what is written.
+    fn restate(&mut self, live: &mut Live) -> Option<Op> {
+        let (status, reason) = live.standing();
+        if status == live.row.status && reason == live.row.reason {
+            return None;
+        }
+        live.row.status = status;
+        live.row.reason.clone_from(&reason);
+        if status != RunStatus::Running {
+            self.publish(RunEvent::Waiting(Box::new(live.row.clone())));
+        }
+        Some(Op::Status { run: live.row.no, status, reason })
     }
 
     fn send(&mut self, no: RunNo, op: OpId) {
@@ -401,40 +385,12 @@ impl Loop {
             self.pending.push_back((no, InputKind::Outcome { op, outcome }));
             return;
         };
+        live.sent.insert(op);
         let sending = Sending { sender: self.sender.clone(), run: no, op, answered: false };
         tokio::spawn(sending.go(self.deps.client.clone(), permit, live.row.id.clone(), (**call).clone()));
     }
 
-    fn cancel(&mut self, id: &RunId, by: String, reason: String) -> Result<(), String> {
-        if let Some(no) = self.runs.values().find(|live| live.row.id == *id).map(|live| live.row.no) {
-            self.turn(no, vec![InputKind::Cancel { by, reason }]);
-            return Ok(());
-        }
-        let queued = self.queue.iter().position(|row| row.id == *id).and_then(|at| self.queue.remove(at));
-        let row = match queued {
-            Some(row) => row,
-            // A stranded run is not in memory: its row says whether it has ended.
-            None => match self.deps.store.run(id) {
-                Ok(Some(row)) if row.status.is_final() => {
-                    return Err(format!("run {id} has ended: {}", row.status.as_str()));
-                }
-                Ok(Some(row)) => row,
-                Ok(None) => return Err(format!("no run {id}")),
-                Err(error) => return Err(error.to_string()),
-            },
-        };
-        let reason = format!("cancelled by {by}{}{reason}", if reason.is_empty() { "" } else { ": " });
-        self.write(vec![Op::Finish {
-            run: row.no,
-            status: RunStatus::Cancelled,
-            reason: Some(reason),
-            ended: self.deps.clock.now(),
-            effects: Default::default(),
-        }]);
-        Ok(())
-    }
-
-    fn forget(&mut self, live: Live) {
+    pub(super) fn forget(&mut self, live: Live) {
         let no = live.row.no;
         if live.busy {
             self.busy -= 1;
@@ -447,137 +403,18 @@ impl Loop {
         {
             self.pending.push_back((run, InputKind::Entered { op, entered: true }));
         }
+        self.pending.retain(|(run, _)| *run != no);
         if live.row.status.is_final() {
             self.publish(RunEvent::Ended(Box::new(live.row)));
         }
     }
 
-    fn count_busy(&mut self, live: &mut Live) {
+    pub(super) fn count_busy(&mut self, live: &mut Live) {
         let busy = live.calls();
         if busy != live.busy {
             self.busy = if busy { self.busy + 1 } else { self.busy - 1 };
             live.busy = busy;
         }
-    }
-
-    /// A turn did not reach the disk: what is in memory is ahead of the journal, so the run begins again from there.
-    fn set_aside(&mut self, no: RunNo, error: &str) {
-        let Some(live) = self.runs.remove(&no) else { return };
-        tracing::error!(run = %live.row.id, error, "a turn could not be written; the run is read again from the disk");
-        let (sender, run) = (self.sender.clone(), live.row.id.clone());
-        self.forget(live);
-        tokio::spawn(async move {
-            tokio::time::sleep(RELOAD).await;
-            drop(sender.send(Msg::Reload { run }));
-        });
-    }
-
-    fn reload(&mut self, id: &RunId) {
-        let store = &self.deps.store;
-        let read = store.run(id).and_then(|row| match row {
-            Some(row) if !row.status.is_final() => Ok(Some((store.turns(row.no)?, row))),
-            _ => Ok(None),
-        });
-        match read {
-            Ok(Some((turns, row))) if turns.is_empty() => self.queue.push_back(row),
-            Ok(Some((turns, row))) => {
-                if let Some(no) = self.restore(row, &turns) {
-                    self.reopen(no);
-                }
-            }
-            Ok(None) => {}
-            Err(error) => tracing::error!(run = %id, %error, "the run can't be read; it goes on at the next start"),
-        }
-    }
-
-    /// A run from its rows, with its locks and its place in a group; what it waited for is still to be reopened.
-    fn restore(&mut self, row: RunRow, turns: &[Vec<u8>]) -> Option<RunNo> {
-        let replayed = self
-            .deps
-            .registry
-            .flow(&row.flow, &row.version)
-            .and_then(|flow| recover::replay(row.clone(), flow, turns, &mut recover::silent()));
-        let Replayed { mut live, finish } = match replayed {
-            Ok(replayed) => replayed,
-            Err(error) => {
-                self.strand(row, &error);
-                return None;
-            }
-        };
-        if let Some(finish) = finish {
-            let now = self.deps.clock.now();
-            let op = finish_op(&mut live, &finish, now);
-            self.write(vec![op]);
-            return None;
-        }
-        let no = live.row.no;
-        for (op, target) in (0..u32::MAX).rev().zip(&live.held) {
-            // Numbers from the far end, which no operation of the run has.
-            self.locks.acquire(no, OpId(op), target, true);
-        }
-        if let Some(key) = &live.group {
-            self.groups.restore(key, no);
-        }
-        self.runs.insert(no, live);
-        Some(no)
-    }
-
-    /// Asks again for what a resumed run waited for. A call may have been sent: its outcome is unknown, and the engine
-    /// decides whether to look, to call again, or to ask a person.
-    fn reopen(&mut self, no: RunNo) {
-        let Some(live) = self.runs.get(&no) else { return };
-        let ops: Vec<OpId> = live.open.keys().copied().collect();
-        for op in ops {
-            self.reopen_one(no, op);
-        }
-        if let Some(mut live) = self.runs.remove(&no) {
-            self.count_busy(&mut live);
-            self.runs.insert(no, live);
-        }
-    }
-
-    fn reopen_one(&mut self, no: RunNo, op: OpId) {
-        let now = self.deps.clock.now();
-        let Some(live) = self.runs.get(&no) else { return };
-        match live.open.get(&op) {
-            None | Some(Open::Park) => {}
-            Some(Open::Call { .. }) => {
-                let message = "watchfloor was restarted before the answer was written".to_owned();
-                let outcome = Outcome::Unknown { status: 0, code: "restart".into(), message };
-                self.pending.push_back((no, InputKind::Outcome { op, outcome }));
-            }
-            Some(Open::Timer(at)) => self.timers.add(*at, no, op),
-            Some(Open::Lock { target, destructive }) => {
-                if self.locks.acquire(no, op, target, *destructive) {
-                    self.pending.push_back((no, InputKind::Locked { op }));
-                }
-            }
-            Some(Open::Once { key, until }) => {
-                let ops = vec![Op::Claim { key: key.to_string(), run: no, at: now, until: *until }];
-                let done = self.done(no, Vec::new(), vec![op], 0);
-                self.deps.store.write(Batch { ops, urgent: true, done: Some(done) });
-            }
-            Some(Open::Enter { key, max, on_full }) => match self.groups.ask(key, no, op, *max, *on_full) {
-                Place::Had => self.pending.push_back((no, InputKind::Entered { op, entered: true })),
-                Place::Skipped => self.pending.push_back((no, InputKind::Entered { op, entered: false })),
-                Place::Waits { .. } => {}
-            },
-            Some(Open::Check(_)) => self.recheck(no, op, now),
-        }
-    }
-
-    fn recheck(&mut self, no: RunNo, op: OpId, now: Timestamp) {
-        let Some(mut live) = self.runs.remove(&no) else { return };
-        let call = match live.open.get(&op) {
-            Some(Open::Check(call)) => call.clone(),
-            _ => return,
-        };
-        let mut work = Work::default();
-        self.check(&mut live, op, &call, now, &mut work);
-        live.blobs.append(&mut work.ops);
-        live.decided.append(&mut work.permits);
-        self.runs.insert(no, live);
-        self.pending.extend(work.inputs.into_iter().map(|input| (no, input)));
     }
 
     fn fire_due(&mut self) {
@@ -608,7 +445,7 @@ impl Loop {
         true
     }
 
-    fn write(&self, ops: Vec<Op>) {
+    pub(super) fn write(&self, ops: Vec<Op>) {
         let done = |result: Result<Vec<Answer>, crate::journal::StoreError>| {
             if let Err(error) = result {
                 tracing::error!(%error, "writing to the store failed");
@@ -617,29 +454,73 @@ impl Loop {
         self.deps.store.write(Batch { ops, urgent: false, done: Some(Box::new(done)) });
     }
 
-    fn publish(&mut self, event: RunEvent) {
+    pub(super) fn publish(&mut self, event: RunEvent) {
         self.subscribers.retain(|subscriber| subscriber.send(event.clone()).is_ok());
     }
 }
 
 /// What one turn gathers.
 #[derive(Default)]
-struct Work {
-    inputs: VecDeque<InputKind>,
-    applied: Vec<InputKind>,
-    commands: Vec<Command>,
-    ops: Vec<Op>,
+pub(super) struct Work {
+    pub(super) inputs: VecDeque<InputKind>,
+    pub(super) applied: Vec<InputKind>,
+    pub(super) commands: Vec<Command>,
+    pub(super) ops: Vec<Op>,
     /// Reads, which may go before the commit.
-    reads: Vec<OpId>,
+    pub(super) reads: Vec<OpId>,
     /// Calls that go when the turn is on disk.
-    intents: Vec<OpId>,
-    claims: Vec<OpId>,
+    pub(super) intents: Vec<OpId>,
+    pub(super) claims: Vec<OpId>,
+    pub(super) answer: Option<CancelAnswer>,
     /// The guard's permits for the calls that the engine derives from its verdicts, by path.
-    permits: BTreeMap<Arc<str>, guard::Permit>,
-    finish: Option<Finish>,
+    pub(super) permits: BTreeMap<Arc<str>, guard::Permit>,
+    pub(super) finish: Option<Finish>,
 }
 
-fn finish_op(live: &mut Live, finish: &Finish, now: Timestamp) -> Op {
+/// What a turn's commit sets going.
+pub(super) struct After {
+    pub(super) run: RunNo,
+    pub(super) id: RunId,
+    pub(super) calls: Vec<OpId>,
+    pub(super) claims: Vec<OpId>,
+    /// Where the answers of the claims begin among the batch's.
+    pub(super) claims_at: usize,
+    pub(super) answer: Option<CancelAnswer>,
+}
+
+impl After {
+    /// Calls may go, claims are answered in the order in which they were asked, a person hears.
+    pub(super) fn done(self, sender: mpsc::UnboundedSender<Msg>) -> crate::journal::Done {
+        let After { run, id, calls, claims, claims_at, answer } = self;
+        Box::new(move |result| match result {
+            Ok(answers) => {
+                if !calls.is_empty() {
+                    drop(sender.send(Msg::Committed { run, calls }));
+                }
+                let answers = answers.into_iter().skip(claims_at).filter_map(|answer| match answer {
+                    Answer::Claimed(claimed) => Some(claimed),
+                    _ => None,
+                });
+                for (op, claimed) in claims.into_iter().zip(answers) {
+                    drop(sender.send(Msg::Claimed { run, op, claimed }));
+                }
+                if let Some(answer) = answer {
+                    let _ = answer.send(Ok(()));
+                }
+            }
+            Err(error) => {
+                if let Some(answer) = answer {
+                    let _ = answer.send(Err(error.to_string()));
+                }
+                drop(sender.send(Msg::NotWritten { run, id, error: error.to_string() }));
+            }
+        })
+    }
+}
+
+pub(super) type CancelAnswer = oneshot::Sender<Result<(), String>>;
+
+pub(super) fn finish_op(live: &mut Live, finish: &Finish, now: Timestamp) -> Op {
     let status = match finish.status {
         FinishStatus::Succeeded => RunStatus::Succeeded,
         FinishStatus::Failed => RunStatus::Failed,

@@ -67,5 +67,5 @@ fn call_text(call: &Call) -> String {
     // Inputs serialise in key order, so equal inputs have equal digests.
     let inputs = serde_json::to_vec(&call.inputs).unwrap_or_default();
     let digest = hex(&Sha256::digest(inputs)[..6]);
-    format!("{purpose} {} {} {} {digest}", call.action.name, call.path, call.attempt)
+    format!("{purpose} {} {} {} {} {digest}", call.action.name, call.connection, call.path, call.attempt)
 }

@@ -27,7 +27,7 @@ const EDGES: [(&str, &str); 20] = [
     ("trigger", "catalog check clock config connector diag engine error expr flow guard id journal value"),
     ("sandbox", "catalog clock config error flow"),
     ("worker", "catalog check clock connector engine error flow guard id journal value"),
-    ("console", "check engine expr id journal value worker"),
+    ("console", "check engine expr id journal trigger value worker"),
     (
         "cli",
         "catalog check clock config connector console diag engine error expr flow guard id journal sandbox trigger value \

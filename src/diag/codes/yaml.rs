@@ -85,7 +85,7 @@ pub(super) const PAGES: &[Page] = &[
     page(
         "WF0197",
         "the file cannot be read",
-        "The file is missing, too large, no regular file, a link that leads out of its folder, or not text. Nothing of it was looked at.",
+        "The file is missing, too large, no regular file, a link that leads out of its folder, or not text; or every user of the machine can change it or its folder. Nothing of it was looked at.",
         "",
     ),
     page(

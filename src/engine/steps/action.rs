@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use super::look::{self, Found};
 use super::shadow;
-use crate::catalog::{Effect, LookInput};
+use crate::catalog::{Effect, LookInput, ids};
 use crate::check::program::{ActionStep, Keep, RetryOn, Step};
+use crate::engine::apply::unsettled;
 use crate::engine::command::{Call, Command, Purpose, StepError, Target};
 use crate::engine::context::{Cx, Poll};
 use crate::engine::input::{InputKind, Outcome, Verdict};
@@ -22,6 +23,9 @@ use crate::value::{Map, Value};
 
 /// How long after an intent "nothing found" means that nothing was done.
 const SETTLE: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_secs(6);
+/// Looks without a trace that it takes, some seconds apart.
+const CLEAN_LOOKS: u32 = 6;
 /// Rounds of attempts before a passing failure ends the run on the dead-letter list (S8).
 const ROUNDS: u32 = 3;
 /// Look-ups that fail in a row before a person is asked, or the step fails.
@@ -42,14 +46,18 @@ pub(in crate::engine) fn poll(cx: &mut Cx<'_>, step: &Step, action: &ActionStep,
 
 /// Ends an action in the middle. What was sent becomes an orphan that keeps its lock until it is answered.
 pub(in crate::engine) fn cancel(cx: &mut Cx<'_>, step: &ActionStep, state: &mut ActionState) {
-    let sent = match state.phase {
-        ActionPhase::Calling(op) if step.action.effect != Effect::Read => Some(op),
-        _ => None,
-    };
-    if let Some(op) = sent {
-        let target = state.locked.then(|| state.target.clone()).flatten();
-        cx.orphans.insert(op, Orphan { action: step.action.name.clone(), target });
-        return;
+    let risky = step.action.effect == Effect::Destructive || step.action.look.is_some();
+    match state.phase {
+        ActionPhase::Calling(op) if step.action.effect != Effect::Read => {
+            let target = state.locked.then(|| state.target.clone()).flatten();
+            let path = cx.path.as_str().into();
+            cx.orphans.insert(op, Orphan { action: step.action.name.clone(), target, path, risky });
+            // Not sent yet, it never will be: the answer says so.
+            cx.out.push(Command::Cancel { op });
+            return;
+        }
+        _ if state.unknowns > 0 => cx.unsettled.push(unsettled(&cx.path)),
+        _ => {}
     }
     if let Some(op) = open_op(&state.phase) {
         cx.out.push(Command::Cancel { op });
@@ -106,6 +114,14 @@ impl Walk<'_, '_> {
                 inputs.insert(param.name.clone(), default.clone());
             }
         }
+        // One spelling before anything looks at an id: locks, rules and look-ups must mean the same device.
+        for param in &self.action.action.inputs {
+            if let (Some(form), Some(Value::String(text))) = (&param.id_form, inputs.get(&param.name)) {
+                let id = ids::normal(form, text);
+                let id = id.map_err(|why| self.cx.error("bad_input", format!("`{}`: {why}", param.name)))?;
+                inputs.insert(param.name.clone(), Value::str(id));
+            }
+        }
         let target = self.action.action.target.as_ref().and_then(|spec| {
             let id = inputs.get(&spec.input)?;
             let id = id.as_str().map_or_else(|| id.to_json().to_string(), str::to_owned);
@@ -121,6 +137,7 @@ impl Walk<'_, '_> {
             round: 0,
             unknowns: 0,
             looks: 0,
+            clean_looks: 0,
             intent_at: None,
             maybe_sent: false,
             as_read: false,
@@ -192,16 +209,17 @@ impl Walk<'_, '_> {
         let Some(spec) = self.action.action.look.as_ref() else { return self.check(state) };
         let output = match outcome {
             Outcome::Done { output, .. } => output,
-            Outcome::Unknown { code, .. } if code == "restart" => return self.look(state, settle),
+            Outcome::Unknown { status: 0, code, .. } if code == "restart" => return self.look(state, settle),
             failed => return self.look_failed(state, settle, failed),
         };
         state.looks = 0;
+        state.clean_looks += u32::from(settle);
         let ours = tag(&call_key(&self.cx.seed.run, &self.cx.path));
         match look::interpret(spec.kind, &output, &ours, self.cx.at) {
             Found::Ours(output) => self.accept(state, output, "adopted"),
             Found::Already(_) if settle && !self.settled(state) => self.settle_pause(state),
             Found::Already(output) => self.accept(state, output, "already"),
-            Found::Ask(reason) => self.park(state, false, reason),
+            Found::Ask(reason) => self.park(state, state.unknowns > 0, reason),
             Found::Nothing if !settle => self.check(state),
             Found::Nothing if !self.settled(state) => self.settle_pause(state),
             Found::Nothing if state.unknowns < 2 => self.check(state),
@@ -211,14 +229,14 @@ impl Walk<'_, '_> {
         }
     }
 
+    /// Nothing found counts only after a while, and after several looks: one step of the clock proves nothing.
     fn settled(&self, state: &ActionState) -> bool {
-        state.intent_at.is_none_or(|intent| later(intent, SETTLE) <= self.cx.at)
+        state.clean_looks >= CLEAN_LOOKS && state.intent_at.is_none_or(|intent| later(intent, SETTLE) <= self.cx.at)
     }
 
     /// Waits a while before the next look; at the latest until nothing found means nothing done.
     fn settle_pause(&mut self, state: &mut ActionState) -> Poll {
-        let due = state.intent_at.map_or(self.cx.at, |intent| later(intent, SETTLE));
-        let at = due.min(later(self.cx.at, Duration::from_secs(5))).max(later(self.cx.at, Duration::from_millis(100)));
+        let at = later(self.cx.at, LOOK_EVERY);
         self.cx.tell(Event::Waits { reason: "the outcome is unknown; looking it up again", until: Some(at) });
         state.phase = ActionPhase::LookPause { op: self.cx.timer(at), settle: true };
         Poll::Pending
@@ -251,8 +269,19 @@ impl Walk<'_, '_> {
 
     fn checked(&mut self, state: &mut ActionState, verdict: Verdict) -> Poll {
         self.cx.tell(Event::Guarded { verdict: &verdict });
+        if state.unknowns > 0 && !matches!(verdict, Verdict::Go | Verdict::GoRead) {
+            let now = match verdict {
+                Verdict::Ask { reason } => reason,
+                Verdict::Refuse { message, .. } => message,
+                _ => "the flow is in shadow".to_owned(),
+            };
+            return self.park(state, true, format!("sent once without an answer and without a trace; now: {now}"));
+        }
         match verdict {
-            Verdict::Go => self.call(state),
+            Verdict::Go => {
+                state.as_read = false;
+                self.call(state)
+            }
             Verdict::GoRead => {
                 state.as_read = true;
                 self.call(state)
@@ -290,18 +319,24 @@ impl Walk<'_, '_> {
             return self.accept(state, output, "");
         }
         let failure = self.failure(&outcome);
-        if let Outcome::Unknown { code, .. } = &outcome {
+        if let Outcome::Unknown { status, code, .. } = &outcome {
+            let restarted = *status == 0 && code == "restart";
             let effect = if state.as_read { Effect::Read } else { self.effect() };
             match (effect, self.action.action.look.is_some()) {
                 // A read that a restart cut off is simply read again.
-                (Effect::Read, _) if code == "restart" => return self.call(state),
+                (Effect::Read, _) if restarted => {
+                    return if state.as_read { self.check(state) } else { self.call(state) };
+                }
                 (Effect::Read, _) => {}
                 (Effect::Notify, _) => state.maybe_sent = true,
                 (_, true) => {
+                    // The wait counts from the lost answer: the call may have left long after its intent.
                     state.unknowns += 1;
+                    state.clean_looks = 0;
+                    state.intent_at = Some(self.cx.at);
                     return self.look(state, true);
                 }
-                (Effect::Write, false) => {}
+                (Effect::Write, false) => state.maybe_sent = true,
                 (Effect::Destructive, false) => {
                     let reason = format!("the answer was lost and can't be looked up: {}", failure.error.message);
                     return self.park(state, true, reason);

@@ -214,10 +214,12 @@ fn finish(cx: &mut Cx<'_>, step: &Step, state: &mut ForeachState) -> Poll {
 
 pub(in crate::engine) fn cancel(cx: &mut Cx<'_>, foreach: &Foreach, state: &mut ForeachState) {
     for mut item in std::mem::take(&mut state.running) {
-        if let Once::Claiming(op, _) = &item.once {
+        if let Once::Claiming(op, key) = &item.once {
             cx.out.push(Command::Cancel { op: *op });
+            // The claim may be on its way: releases follow claims in the order of submission.
+            cx.out.push(Command::OnceRelease { key: Arc::clone(key) });
         }
         release(cx, &item);
-        cancel_block(cx, &foreach.body, &mut item.block);
+        cx.below(&format!("each[{}]", item.index), |cx| cancel_block(cx, &foreach.body, &mut item.block));
     }
 }

@@ -53,9 +53,9 @@ pub(in crate::engine) fn poll(
 }
 
 pub(in crate::engine) fn cancel(cx: &mut Cx<'_>, branches: &[Block], states: &mut [BranchState]) {
-    for (branch, state) in branches.iter().zip(states) {
+    for (index, (branch, state)) in branches.iter().zip(states).enumerate() {
         if let BranchState::Running(block) = state {
-            cancel_block(cx, branch, block);
+            cx.below(&format!("branch[{index}]"), |cx| cancel_block(cx, branch, block));
             *state = BranchState::Done;
         }
     }

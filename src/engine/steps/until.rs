@@ -66,7 +66,9 @@ fn forget(cx: &mut Cx<'_>, until: &Until) {
     names.retain(|name| !until.carry.iter().any(|(carried, _)| carried == name));
     if let Some(frame) = cx.env.frames.last_mut() {
         for name in names {
-            frame.vars.remove(&name);
+            if let Some(value) = frame.vars.remove(&name) {
+                frame.weight = frame.weight.saturating_sub(value.weight());
+            }
         }
     }
 }

@@ -252,8 +252,23 @@ pub(in crate::expr) fn sort_keyed(mut keyed: Vec<(Value, Value)>) -> Result<Valu
     {
         return Err(format!("can't order {} and {}", first.kind(), other.kind()));
     }
-    keyed.sort_by(|(left, _), (right, _)| ops::order(left, right).unwrap_or(std::cmp::Ordering::Equal));
+    // Ints are compared exactly, an int and a number by the nearest double: two ints that differ can both equal one number.
+    // A list with both has an order only when all of it is compared as doubles.
+    if keyed.iter().any(|(key, _)| matches!(key, Value::Number(_))) {
+        keyed.sort_by(|(left, _), (right, _)| double(left).total_cmp(&double(right)));
+    } else {
+        keyed.sort_by(|(left, _), (right, _)| ops::order(left, right).unwrap_or(std::cmp::Ordering::Equal));
+    }
     Ok(Value::list(keyed.into_iter().map(|(_, item)| item).collect()))
+}
+
+fn double(value: &Value) -> f64 {
+    match value {
+        Value::Int(int) => *int as f64,
+        // Zero has one place, whatever its sign.
+        Value::Number(number) => *number + 0.0,
+        _ => f64::NAN,
+    }
 }
 
 fn slice(args: &[Val]) -> Result<Val, String> {
@@ -263,4 +278,24 @@ fn slice(args: &[Val]) -> Result<Val, String> {
     let part = start.zip(end).and_then(|(start, end)| given.get(start..end));
     let part = part.ok_or_else(|| format!("the range is outside of the list, which has {} items", given.len()))?;
     Ok(Value::list(part.to_vec()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ints_and_numbers_have_one_order() {
+        let big = 9_007_199_254_740_992i64;
+        let mut keys: Vec<Value> = (0..64).map(|n| Value::Int(big + 1 - n % 2)).collect();
+        keys.extend((0..64).map(|_| Value::Number(big as f64)));
+        keys.extend([Value::Number(-0.0), Value::Int(0), Value::Int(-1)]);
+        let given = keys.len();
+        let sorted = sort_keyed(keys.into_iter().map(|key| (key.clone(), key)).collect()).unwrap();
+        let sorted = sorted.as_list().unwrap().to_vec();
+        assert_eq!(sorted.len(), given);
+        assert!(sorted.windows(2).all(|pair| double(&pair[0]) <= double(&pair[1])));
+        // Equal ones keep their places.
+        assert_eq!(sorted.get(..3), Some([Value::Int(-1), Value::Number(-0.0), Value::Int(0)].as_slice()));
+    }
 }

@@ -226,7 +226,8 @@ pub(super) fn zone(name: &str) -> Result<TimeZone, String> {
     if let Some((hours, minutes)) = rest.split_once(':')
         && let (Ok(hours), Ok(minutes)) = (hours.parse::<i32>(), minutes.parse::<i32>())
     {
-        let seconds = sign * (hours * 3600 + minutes * 60);
+        let seconds = hours.checked_mul(3600).zip(minutes.checked_mul(60)).and_then(|(h, m)| h.checked_add(m));
+        let seconds = sign * seconds.filter(|seconds| *seconds >= 0).ok_or_else(unknown)?;
         return jiff::tz::Offset::from_seconds(seconds).map(TimeZone::fixed).map_err(|_| unknown());
     }
     TimeZone::get(name).map_err(|_| unknown())

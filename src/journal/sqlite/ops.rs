@@ -36,7 +36,7 @@ pub(super) fn apply(connection: &Connection, op: &Op) -> Result<Answer, StoreErr
              ON CONFLICT (scope, key) DO UPDATE SET at = max(at, excluded.at)",
             &[scope, key, &nanos(*when)],
         )?,
-        Op::Release { key } => at("DELETE FROM claims WHERE key = ?1", &[key])?,
+        Op::Release { key, run } => at("DELETE FROM claims WHERE key = ?1 AND run = ?2", &[key, run])?,
         Op::Skipped { flow, key, at: when, body } => at(
             "INSERT OR REPLACE INTO skipped (flow, key, at, body) VALUES (?1, ?2, ?3, ?4)",
             &[flow, key, &nanos(*when), body],

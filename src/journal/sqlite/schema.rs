@@ -95,6 +95,7 @@ pub(super) fn lock_folder(dir: &Path) -> Result<File, StoreError> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(dir).map_err(|error| failed("making the store's folder", &error))?;
+    refuse_shared(dir)?;
     let lock = private_file(&dir.join("lock")).map_err(|error| failed("opening the lock of the store in", &error))?;
     match lock.try_lock() {
         Ok(()) => {}
@@ -104,6 +105,34 @@ pub(super) fn lock_folder(dir: &Path) -> Result<File, StoreError> {
     // SQLite gives its side files the permissions of the file that it finds.
     private_file(&dir.join(FILE)).map_err(|error| failed("making the store in", &error))?;
     Ok(lock)
+}
+
+/// A store that others can change says what they want it to: which effects were made, and which are still to come.
+#[cfg(unix)]
+fn refuse_shared(dir: &Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::PermissionsExt;
+    let refused = |message: String| Err(StoreError::Failed(message));
+    let mode = |meta: &std::fs::Metadata| meta.permissions().mode();
+    if std::fs::metadata(dir).is_ok_and(|meta| mode(&meta) & 0o022 != 0) {
+        let dir = dir.display();
+        return refused(format!("other users of this machine can change the store's folder {dir}; `chmod go-w {dir}`"));
+    }
+    let file = dir.join(FILE);
+    match std::fs::symlink_metadata(&file) {
+        Ok(meta) if !meta.is_file() => {
+            refused(format!("{} is a link or no regular file; a store is the file itself", file.display()))
+        }
+        Ok(meta) if mode(&meta) & 0o077 != 0 => {
+            let file = file.display();
+            refused(format!("other users of this machine can read or change the store {file}; `chmod 600 {file}`"))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(not(unix))]
+fn refuse_shared(_: &Path) -> Result<(), StoreError> {
+    Ok(())
 }
 
 /// A file that only its owner may read, made where missing and never emptied.

@@ -71,6 +71,27 @@ fn a_damaged_run_does_not_take_the_others() {
     assert!(store.run(&bad.id).is_err());
 }
 
+#[cfg(unix)]
+#[test]
+fn a_store_that_others_can_reach_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    let file = dir.path().join(schema::FILE);
+    let mode = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    let refused = || SqliteStore::open(dir.path()).err().map(|error| error.to_string()).unwrap_or_default();
+    mode(dir.path(), 0o770);
+    assert!(refused().contains("chmod go-w"), "{}", refused());
+    mode(dir.path(), 0o700);
+    mode(&file, 0o640);
+    assert!(refused().contains("chmod 600"), "{}", refused());
+    mode(&file, 0o600);
+    let elsewhere = dir.path().join("elsewhere.db");
+    std::fs::rename(&file, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &file).unwrap();
+    assert!(refused().contains("link"), "{}", refused());
+}
+
 #[test]
 fn a_second_service_is_refused_and_a_reader_is_not() {
     let dir = tempfile::tempdir().unwrap();

@@ -84,6 +84,12 @@ impl Tenant {
         world.plan.alerts.iter().take(n).filter(|alert| matches!(alert.source, Source::Endpoint { .. })).count()
     }
 
+    /// The events of the travel flow: all alerts about travel.
+    pub(crate) fn travel_alerts(&self) -> usize {
+        let world = self.sandbox.world();
+        world.plan.alerts.iter().filter(|alert| world.plan.traveller(alert).is_some()).count()
+    }
+
     /// A POST from outside: status and JSON.
     pub(crate) fn post(&self, url: &str, headers: &[(&str, &str)], body: String) -> (u16, Json) {
         let mut request = self.http.post(url).body(body);

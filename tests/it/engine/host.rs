@@ -88,6 +88,8 @@ pub(crate) struct Trouble {
     pub(crate) twice: bool,
     /// Of messages that wait together the last comes first.
     pub(crate) reversed: bool,
+    /// A person cancels as soon as the run waits for a time.
+    pub(crate) cancelled: bool,
 }
 
 pub(crate) struct Host<'a> {
@@ -142,6 +144,9 @@ impl<'a> Host<'a> {
             let next = if self.trouble.reversed { self.messages.pop_back() } else { self.messages.pop_front() };
             let message = match next {
                 Some(message) => message,
+                None if std::mem::take(&mut self.trouble.cancelled) => {
+                    InputKind::Cancel { by: "ana".into(), reason: String::new() }
+                }
                 None => match self.timers.pop_first() {
                     Some((at, op)) => {
                         self.now = self.now.max(at);

@@ -194,8 +194,9 @@ fn a_question_parks_the_run_and_a_refusal_fails_it() {
 fn every_message_twice_changes_nothing() {
     let checked = flow(ISOLATE);
     let calm = run(|_, _| None);
-    let story =
-        Host::new(&checked, trigger()).trouble(Trouble { twice: true, reversed: false }).run(&mut tenant(|_, _| None));
+    let story = Host::new(&checked, trigger())
+        .trouble(Trouble { twice: true, ..Trouble::default() })
+        .run(&mut tenant(|_, _| None));
     assert_eq!(story.calls, calm.calls);
     assert_eq!(story.effects, calm.effects);
 }
@@ -209,4 +210,38 @@ fn the_same_messages_give_the_same_commands() {
         _ => None,
     };
     assert_eq!(run(noisy).transcript, run(noisy).transcript);
+}
+
+#[test]
+fn what_is_cancelled_while_its_outcome_is_unknown_stays_uncertain_for_a_person() {
+    let checked = flow(ISOLATE);
+    let story = Host::new(&checked, trigger())
+        .trouble(Trouble { cancelled: true, ..Trouble::default() })
+        .run(&mut tenant(|call, _| (&*call.action.name == "mde.isolate_machine").then(unknown)));
+    assert_eq!(story.status(), "open");
+    let (uncertain, reason) = story.parked.unwrap();
+    assert!(uncertain && reason.starts_with("steps[1]/then/isolation: cut off"), "{reason}");
+}
+
+#[test]
+fn one_device_in_two_spellings_is_one_target() {
+    let checked = flow(ISOLATE);
+    let id = "1e5bc9d7e413ddd7902c2932e418702b84d0cc07";
+    for spelling in [id.to_uppercase(), format!("https://security.microsoft.com/machines/v2/{id}/overview")] {
+        let trigger = Value::object([("alert_id", Value::str("da1_1")), ("machine_id", Value::str(spelling))]);
+        let story = Host::new(&checked, trigger).run(&mut tenant(|_, _| None));
+        assert_eq!(story.input("mde.isolate_machine", "machine_id"), id);
+    }
+}
+
+#[test]
+fn a_service_that_says_restart_is_not_believed() {
+    let mut calls = 0;
+    let story = run(|call, _| {
+        (&*call.action.name == "mde.get_alert").then(|| {
+            calls += 1;
+            Outcome::Unknown { status: 503, code: "restart".into(), message: "x".into() }
+        })
+    });
+    assert_eq!((story.status().as_str(), calls), ("dead", 12));
 }

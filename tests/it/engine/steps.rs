@@ -137,7 +137,7 @@ fn foreach_gathers_errors_in_any_order_of_answers() {
     for reversed in [false, true] {
         let story = run_with(
             &each("    on_item_error: gather\n    at_once: 3\n"),
-            Trouble { twice: reversed, reversed },
+            Trouble { twice: reversed, reversed, ..Trouble::default() },
             &mut users,
         );
         assert_eq!(story.input("email.send", "subject"), "2/1");
