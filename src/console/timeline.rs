@@ -1,5 +1,6 @@
 //! What a run did, step by step, read from its rows by replaying them with an observer.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -37,15 +38,23 @@ pub struct Entry {
 
 /// Reads the timeline of a run; the error says why its rows can't be followed.
 pub fn read(row: &RunRow, flow: Arc<CheckedFlow>, turns: &[Vec<u8>]) -> Result<Vec<Entry>, String> {
-    let mut watcher = Watcher { entries: vec![], secure: None };
+    let mut watcher = Watcher { entries: vec![], secure: BTreeSet::new() };
     worker::recover::tell(row.clone(), flow, turns, &mut watcher)?;
     Ok(watcher.entries)
 }
 
 struct Watcher {
     entries: Vec<Entry>,
-    /// The path of a call whose inputs and outputs are hidden.
-    secure: Option<String>,
+    /// The paths of the secure steps that began: several may go at once, and in shadow none of them makes a call.
+    secure: BTreeSet<String>,
+}
+
+impl Watcher {
+    /// Whether a path is of a secure step, or lies inside of one.
+    fn is_secure(&self, path: &str) -> bool {
+        let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+        ends.filter_map(|end| path.get(..end)).any(|part| self.secure.contains(part))
+    }
 }
 
 impl Observer for Watcher {
@@ -60,21 +69,23 @@ impl Observer for Watcher {
             values: None,
         };
         match event {
-            Event::StepStarted { label, line, kind, secure: _ } => {
+            Event::StepStarted { label, line, kind, secure } => {
                 entry.text = format!("{kind}: {label}");
                 entry.line = Some(line);
+                if secure {
+                    self.secure.insert(path.to_owned());
+                }
             }
             Event::Decided { trace } => {
                 entry.what = "condition";
                 entry.text = trace.text.clone();
-                entry.trace = Some(trace.clone());
+                // A trace holds the values that the condition read.
+                entry.trace = (!self.is_secure(path)).then(|| trace.clone());
             }
             Event::Called { call } => {
                 entry.what = "call";
                 entry.text = format!("{} over {}, attempt {}", call.action.name, call.connection, call.attempt);
-                if call.secure {
-                    self.secure = Some(path.to_owned());
-                } else {
+                if !call.secure && !self.is_secure(path) {
                     entry.values = Some(Value::map(call.inputs.clone()).to_json());
                 }
             }
@@ -101,7 +112,7 @@ impl Observer for Watcher {
             }
             Event::Done { output } => {
                 entry.what = "done";
-                if self.secure.as_deref() != Some(path) {
+                if !self.is_secure(path) {
                     entry.values = output.map(Value::to_json);
                 }
             }
@@ -121,5 +132,28 @@ fn answer(outcome: &Outcome) -> String {
         Outcome::Refused { status, code, message, .. } => format!("refused ({status} {code}): {message}"),
         Outcome::NotSent { code, message, .. } => format!("not sent ({code}): {message}"),
         Outcome::Unknown { status, code, message } => format!("unknown outcome ({status} {code}): {message}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secure_steps_tell_no_values() {
+        let mut watcher = Watcher { entries: vec![], secure: BTreeSet::new() };
+        let at = Timestamp::UNIX_EPOCH;
+        let started = |secure| Event::StepStarted { label: "x", line: 1, kind: "action", secure };
+        // Two at once, in shadow: neither makes a call.
+        for (path, secure) in [("/a", true), ("/b", true), ("/bc", false)] {
+            watcher.event(at, path, started(secure));
+        }
+        let output = Value::str("hunter2");
+        for path in ["/a", "/b", "/b/loop[1]/c", "/bc"] {
+            watcher.event(at, path, Event::Done { output: Some(&output) });
+        }
+        let told: Vec<_> =
+            watcher.entries.iter().filter(|entry| entry.values.is_some()).map(|entry| &entry.path).collect();
+        assert_eq!(told, ["/bc"]);
     }
 }
