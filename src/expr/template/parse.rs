@@ -84,7 +84,7 @@ pub(super) fn parse(text: &str, file: bool) -> Result<Vec<Tag>, Fault> {
 
 /// Trees that a thread keeps, and the longest text of one in bytes.
 const MAX_KEPT: usize = 128;
-const MAX_KEPT_TEXT: usize = 512;
+const MAX_KEPT_TEXT: usize = 4096;
 
 thread_local! {
     /// What was read lately. The crate takes some 4 µs a tag, a third of the time to check a flow, and the flows of one
