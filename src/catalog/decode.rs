@@ -40,7 +40,7 @@ pub fn decode_noting(ty: &Type, json: &Json, warnings: &mut Vec<String>) -> Resu
     match reader.value(ty, json) {
         Ok(Some(value)) => Ok(value),
         Ok(None) => Err(DecodeError { path: String::new(), message: "it is null".into() }),
-        Err(message) => Err(DecodeError { path: reader.path.concat().trim_start_matches('.').to_owned(), message }),
+        Err(message) => Err(DecodeError { path: written(&reader.path), message }),
     }
 }
 
@@ -97,15 +97,37 @@ fn unit_of(number: &str, unit: &str) -> Option<SignedDuration> {
     SignedDuration::from_secs(whole.checked_mul(seconds)?).checked_add(fraction)
 }
 
-struct Reader<'a> {
-    warnings: &'a mut Vec<String>,
-    /// Where the reader is, outermost first; kept on an error.
-    path: Vec<String>,
+struct Reader<'w, 'a> {
+    warnings: &'w mut Vec<String>,
+    /// Where the reader is, outermost first; kept on an error. Borrowed, since every answer walks this way.
+    path: Vec<Place<'a>>,
 }
 
-impl Reader<'_> {
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    Key(&'a str),
+    Index(usize),
+}
+
+/// `a.b[3].c`.
+fn written(path: &[Place<'_>]) -> String {
+    let mut out = String::new();
+    for place in path {
+        match place {
+            Place::Key(key) if out.is_empty() => out.push_str(key),
+            Place::Key(key) => {
+                out.push('.');
+                out.push_str(key);
+            }
+            Place::Index(index) => out.push_str(&format!("[{index}]")),
+        }
+    }
+    out
+}
+
+impl<'a> Reader<'_, 'a> {
     /// `None` for null.
-    fn value(&mut self, ty: &Type, json: &Json) -> Result<Option<Value>, String> {
+    fn value(&mut self, ty: &'a Type, json: &'a Json) -> Result<Option<Value>, String> {
         if self.path.len() > MAX_DEPTH {
             return Err(format!("it lies more than {MAX_DEPTH} levels deep"));
         }
@@ -130,8 +152,7 @@ impl Reader<'_> {
             (Type::Enum(words), Json::String(text)) => match words.canonical(text) {
                 Some(word) => Value::String(Arc::clone(word)),
                 None => {
-                    let path = self.path.concat();
-                    let path = path.trim_start_matches('.');
+                    let path = written(&self.path);
                     self.warnings.push(format!("{path}: {} is no known value of {}", short(text), words.name));
                     Value::str(text)
                 }
@@ -141,24 +162,24 @@ impl Reader<'_> {
         Ok(Some(value))
     }
 
-    fn list(&mut self, ty: &Type, json: &Json) -> Result<Option<Value>, String> {
+    fn list(&mut self, ty: &'a Type, json: &'a Json) -> Result<Option<Value>, String> {
         let item = match ty {
             Type::List(item) => item,
             _ => &Type::Any,
         };
         let mut items = Vec::new();
         for (index, json) in json.as_array().into_iter().flatten().enumerate() {
-            self.path.push(format!("[{index}]"));
+            self.path.push(Place::Index(index));
             items.extend(self.value(item, json)?);
             self.path.pop();
         }
         Ok(Some(Value::list(items)))
     }
 
-    fn members(&mut self, item: &Type, json: &Json) -> Result<Option<Value>, String> {
+    fn members(&mut self, item: &'a Type, json: &'a Json) -> Result<Option<Value>, String> {
         let mut members = Map::new();
         for (key, json) in json.as_object().into_iter().flatten() {
-            self.path.push(format!(".{key}"));
+            self.path.push(Place::Key(key));
             if let Some(value) = self.value(item, json)? {
                 members.insert(key.as_str().into(), value);
             }
@@ -167,10 +188,10 @@ impl Reader<'_> {
         Ok(Some(Value::map(members)))
     }
 
-    fn object(&mut self, ty: &ObjectType, json: &serde_json::Map<String, Json>) -> Result<Option<Value>, String> {
+    fn object(&mut self, ty: &'a ObjectType, json: &'a serde_json::Map<String, Json>) -> Result<Option<Value>, String> {
         let mut members = Map::new();
         for (key, field) in &ty.fields {
-            self.path.push(format!(".{key}"));
+            self.path.push(Place::Key(key));
             let value = match json.get(&**key) {
                 Some(json) => self.value(&field.ty, json)?,
                 None => None,
@@ -186,7 +207,7 @@ impl Reader<'_> {
         }
         if ty.open {
             for (key, json) in json.iter().filter(|(key, _)| !ty.fields.contains_key(key.as_str())) {
-                self.path.push(format!(".{key}"));
+                self.path.push(Place::Key(key));
                 if let Some(value) = self.value(&Type::Any, json)? {
                     members.insert(key.as_str().into(), value);
                 }

@@ -24,6 +24,10 @@ pub(super) fn give(block: &mut Block, keeps: &BTreeMap<Arc<str>, Keep>) {
         if let StepKind::Action(action) = &mut step.kind {
             action.keep = step.id.as_ref().and_then(|id| keeps.get(id)).cloned().unwrap_or_default();
             confirmed(action);
+            // What a flow declares itself (columns, a response) is checked whole, read or not.
+            if action.output == action.action.output {
+                action.output = action.keep.narrow(&action.output);
+            }
         }
         for inner in blocks(step) {
             give(inner, keeps);
@@ -64,6 +68,18 @@ mod tests {
 
     fn path(members: &[&str]) -> Vec<Arc<str>> {
         members.iter().map(|member| Arc::from(*member)).collect()
+    }
+
+    #[test]
+    fn a_narrowed_type_asks_for_nothing_that_nobody_reads() {
+        let catalog = crate::catalog::Catalog::builtin().unwrap();
+        let alert = &catalog.entities["Alert"];
+        let json = serde_json::json!({"id": "da1_1", "severity": 3});
+        let mut keep = Keep::default();
+        keep.add(&path(&["id"]));
+        let decode = |ty: &crate::catalog::Type| crate::catalog::decode::decode(ty, &json);
+        assert_eq!(decode(&keep.narrow(alert)).unwrap(), Value::object([("id", Value::str("da1_1"))]));
+        assert!(decode(alert).is_err(), "the whole entity wants more");
     }
 
     #[test]

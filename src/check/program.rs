@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::catalog::{Action, Type};
+use crate::catalog::{Action, ObjectType, Type};
 use crate::expr::{Cond, Expr, Template};
 use crate::flow::model::{Concurrency, Join, Mode, OnTimeout, StopStatus};
 use crate::value::Value;
@@ -218,6 +218,23 @@ impl Keep {
                 inner.add(rest);
                 *self = Keep::Fields(BTreeMap::from([(Arc::clone(first), inner)]));
             }
+        }
+    }
+
+    /// The type with only the kept members: what is not read is not decoded either.
+    pub fn narrow(&self, ty: &Type) -> Type {
+        match (self, ty) {
+            (Keep::Fields(fields), Type::Object(object)) => {
+                let kept = |(name, field): (&Arc<str>, &crate::catalog::Field)| {
+                    let keep = fields.get(name)?;
+                    Some((Arc::clone(name), crate::catalog::Field { ty: keep.narrow(&field.ty), ..field.clone() }))
+                };
+                let open = object.open && fields.keys().any(|name| !object.fields.contains_key(name));
+                let fields = object.fields.iter().filter_map(kept).collect();
+                Type::Object(Arc::new(ObjectType { name: Arc::clone(&object.name), fields, open }))
+            }
+            (Keep::Fields(_), Type::List(item)) => Type::list(self.narrow(item)),
+            (_, ty) => ty.clone(),
         }
     }
 

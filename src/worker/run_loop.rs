@@ -13,7 +13,7 @@ use super::timers::Timers;
 use super::turn::Turn;
 use super::{Deps, Load, Msg, RunEvent, Sending};
 use crate::catalog::Effect;
-use crate::engine::{Call, Command, Finish, FinishStatus, Input, InputKind, Outcome, RunState, Target, apply};
+use crate::engine::{Call, Command, Finish, FinishStatus, Input, InputKind, Outcome, Purpose, RunState, Target, apply};
 use crate::flow::model::Mode;
 use crate::guard::locks::Locks;
 use crate::guard::{self, Asker, Check, Facts};
@@ -77,7 +77,9 @@ impl Loop {
             Msg::Replied { run, op, reply } => {
                 if let Some(live) = self.runs.get_mut(&run) {
                     live.sent.remove(&op);
-                    if let (Some(body), Some(Open::Call { call, .. })) = (reply.blob, live.open.get(&op)) {
+                    if let (Some(body), Some(Open::Call { call, .. })) = (reply.blob, live.open.get(&op))
+                        && !found_nothing(call, &reply.outcome)
+                    {
                         let path = call.path.to_string();
                         live.blobs.push(Op::Blob { run, path, attempt: call.attempt, body });
                     }
@@ -457,6 +459,12 @@ impl Loop {
     pub(super) fn publish(&mut self, event: RunEvent) {
         self.subscribers.retain(|subscriber| subscriber.send(event.clone()).is_ok());
     }
+}
+
+/// A look-up that found nothing tells people nothing that the turn does not say.
+fn found_nothing(call: &Call, outcome: &Outcome) -> bool {
+    let Outcome::Done { output, .. } = outcome else { return false };
+    call.purpose == Purpose::Look && output.get("value").and_then(Value::as_list).is_some_and(<[Value]>::is_empty)
 }
 
 /// What one turn gathers.

@@ -65,7 +65,7 @@ fn a_damaged_run_does_not_take_the_others() {
     let other = rusqlite::Connection::open(dir.path().join(schema::FILE)).unwrap();
     other.execute("UPDATE run_data SET payload = '{' WHERE run = ?1", [bad.no]).unwrap();
     other.execute("UPDATE runs SET status = 'melted' WHERE no = ?1", [odd.no]).unwrap();
-    assert_eq!(store.unfinished().unwrap(), [good.clone()]);
+    assert_eq!(store.unfinished().unwrap(), std::slice::from_ref(&good));
     assert_eq!(store.runs(&RunQuery::default()).unwrap(), [good]);
     assert_eq!(store.counts().unwrap(), BTreeMap::from([(RunStatus::Queued, 2)]));
     assert!(store.run(&bad.id).is_err());
