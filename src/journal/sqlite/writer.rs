@@ -18,6 +18,10 @@ const GROUP: usize = 1024;
 /// How long a batch that nobody waits for may wait for company.
 const COMPANY: Duration = Duration::from_millis(50);
 
+/// How long an awaited batch waits for company when the last group held several: under load they share a sync, and a lone
+/// run pays nothing.
+const LINGER: Duration = Duration::from_millis(1);
+
 type Answers = Result<Vec<Answer>, StoreError>;
 
 pub(super) struct WriterLoop {
@@ -32,8 +36,10 @@ impl WriterLoop {
 
     /// Writes until the store is dropped and the queue is empty.
     pub(super) fn run(&mut self, queue: &Receiver<Batch>) {
+        let mut crowded = false;
         while let Ok(first) = queue.recv() {
-            let group = gather(first, queue);
+            let group = gather(first, queue, if crowded { LINGER } else { Duration::ZERO });
+            crowded = group.iter().filter(|batch| batch.urgent).nth(1).is_some();
             self.write(group);
         }
     }
@@ -120,22 +126,35 @@ impl WriterLoop {
     }
 }
 
-/// The first batch and all that is queued behind it. With an urgent one among them there is no waiting.
-fn gather(first: Batch, queue: &Receiver<Batch>) -> Vec<Batch> {
+/// The first batch and all that is queued behind it. With an urgent one among them there is no waiting beyond `linger`.
+fn gather(first: Batch, queue: &Receiver<Batch>, linger: Duration) -> Vec<Batch> {
     let began = clock::stopwatch();
     let mut urgent = first.urgent;
+    let mut since_urgent = began;
     let mut group = vec![first];
     while group.len() < GROUP {
         let next = match queue.try_recv() {
             Ok(batch) => batch,
             Err(TryRecvError::Disconnected) => break,
-            Err(TryRecvError::Empty) if urgent => break,
-            Err(TryRecvError::Empty) => match queue.recv_timeout(COMPANY.saturating_sub(began.elapsed())) {
-                Ok(batch) => batch,
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
-            },
+            Err(TryRecvError::Empty) => {
+                let patience = if urgent {
+                    linger.saturating_sub(since_urgent.elapsed())
+                } else {
+                    COMPANY.saturating_sub(began.elapsed())
+                };
+                if patience.is_zero() {
+                    break;
+                }
+                match queue.recv_timeout(patience) {
+                    Ok(batch) => batch,
+                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+                }
+            }
         };
-        urgent |= next.urgent;
+        if next.urgent && !urgent {
+            urgent = true;
+            since_urgent = clock::stopwatch();
+        }
         group.push(next);
     }
     group
