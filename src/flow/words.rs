@@ -55,6 +55,7 @@ const TAKEN: &[(&str, &[&str])] = &[
             "timestamp",
             "duration",
             "optional",
+            "strings",
             "enum",
         ],
     ),

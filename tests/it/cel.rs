@@ -59,7 +59,6 @@ const OUT: &[(&str, &str)] = &[
     ("WF0504: `type`", "no type values"),
     ("WF0504: `uint`", "no unsigned numbers"),
     ("WF0504: `bytes`", "no bytes"),
-    ("WF0504: `quote`", "the helper `json` quotes"),
     ("a key of a map is text", "keys of maps are text, as in JSON"),
     ("basic/variables/unbound_is_runtime_error", "an unknown name is a fault when the flow is loaded"),
     ("basic/functions/unbound_is_runtime_error", "an unknown function is a fault when the flow is loaded"),

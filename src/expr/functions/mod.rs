@@ -140,8 +140,8 @@ impl K {
     }
 }
 
-/// Names that qualify functions (`optional.of`); they are no values.
-pub(super) const NAMESPACES: [&str; 1] = ["optional"];
+/// Names that qualify functions (`optional.of`, `strings.quote`); they are no values.
+pub(super) const NAMESPACES: [&str; 2] = ["optional", "strings"];
 
 /// All functions, sorted as people look for them: by theme.
 pub fn table() -> impl Iterator<Item = &'static Function> {
@@ -154,7 +154,7 @@ const LEFT_OUT: [(&str, &str); 12] = [
     ("dyn", "there are no dynamic values; write the expression without it"),
     ("uint", "there are no unsigned numbers; write `int(x)`"),
     ("bytes", "there are no bytes; compare text"),
-    ("quote", "use the template helper `json`"),
+    ("quote", "write `strings.quote(text)`"),
     ("bind", "name the value with a `set` step"),
     ("lookup", "read members with a dot: `a.b`"),
     ("env", "expressions can't read the environment"),

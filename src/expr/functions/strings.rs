@@ -170,6 +170,14 @@ pub(super) static TABLE: &[Function] = &[
         "'%s: %.1f %%'.format(['cpu', 97.25]) == 'cpu: 97.2 %'",
     ),
     Function::new(
+        "strings.quote",
+        Style::Function,
+        &[Signature(&[K::String], K::String)],
+        quote,
+        "the text in double quotes, with its quotes, backslashes and control characters escaped",
+        r#"strings.quote('a "b"') == '"a \\"b\\""'"#,
+    ),
+    Function::new(
         "string",
         Style::Function,
         &[
@@ -196,6 +204,30 @@ pub(super) static TABLE: &[Function] = &[
 
 fn string(text: String) -> Val {
     Value::str(text).into()
+}
+
+fn quote(args: &[Val]) -> Result<Val, String> {
+    let text = text(args, 0)?;
+    if text.len() > MAX_BUILT / 2 {
+        return Err(format!("the result may have more than {MAX_BUILT} bytes"));
+    }
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        match c {
+            '\u{7}' => quoted.push_str("\\a"),
+            '\u{8}' => quoted.push_str("\\b"),
+            '\u{b}' => quoted.push_str("\\v"),
+            '\u{c}' => quoted.push_str("\\f"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            '\\' | '"' => quoted.extend(['\\', c]),
+            other => quoted.push(other),
+        }
+    }
+    quoted.push('"');
+    Ok(string(quoted))
 }
 
 /// The white space of Unicode that CEL's `trim` removes.
