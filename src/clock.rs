@@ -1,26 +1,48 @@
 //! The only reader of time and of randomness.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 /// A source of time that tests can replace. Cloning shares the source.
 #[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+pub struct Clock {
+    now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    /// How many seconds pass on it in a second of the machine.
+    pace: u32,
+}
 
 impl Clock {
     /// The machine's wall clock.
     pub fn system() -> Self {
-        Clock(Arc::new(system_now))
+        match crate::fail::clock() {
+            Some((from, pace)) => Clock::paced(Timestamp::from_second(from).unwrap_or_default(), pace),
+            None => Clock::from_fn(system_now),
+        }
     }
 
     /// A clock that a test drives.
     pub fn from_fn(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
-        Clock(Arc::new(now))
+        Clock { now: Arc::new(now), pace: 1 }
+    }
+
+    /// The machine's wall clock, but `pace` times as fast from an instant on: for tests that wait for long times.
+    pub fn paced(from: Timestamp, pace: u32) -> Self {
+        let now = move || {
+            let passed = system_now().duration_since(from);
+            passed.checked_mul(i32::try_from(pace).unwrap_or(i32::MAX)).and_then(|it| from.checked_add(it).ok())
+        };
+        Clock { now: Arc::new(move || now().unwrap_or(Timestamp::MAX)), pace: pace.max(1) }
     }
 
     pub fn now(&self) -> Timestamp {
-        (self.0)()
+        (self.now)()
+    }
+
+    /// How long to sleep until an instant; nothing where it has passed.
+    pub fn until(&self, at: Timestamp) -> Duration {
+        Duration::try_from(at.duration_since(self.now())).unwrap_or_default() / self.pace
     }
 }
 

@@ -1,7 +1,7 @@
 //! watchfloor runs security-operations flows: YAML files in git that say when, if and then.
 //!
 //! Layers, later ones may use earlier ones (see ARCHITECTURE.md; a test reads the `use` lines):
-//! value, clock, id, error · diag · yaml · catalog · expr · flow · check · engine · journal · config · guard · connector ·
+//! value, id, error, fail, clock · diag · yaml · catalog · expr · flow · check · engine · journal · config · guard · connector ·
 //! trigger · sandbox · worker · console · cli.
 
 pub mod catalog;
@@ -15,6 +15,7 @@ pub mod diag;
 pub mod engine;
 pub mod error;
 pub mod expr;
+pub mod fail;
 pub mod flow;
 pub mod guard;
 pub mod id;

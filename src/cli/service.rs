@@ -87,7 +87,7 @@ pub(super) async fn start(plan: Plan) -> Result<Service, Error> {
     let pinned = Arc::new(Pinned::new(Arc::clone(&store), deployed, Arc::clone(&catalog), &config));
     let worker = Worker::start(Deps {
         store: Arc::clone(&store),
-        client: client.clone(),
+        client: Arc::new(client.clone()),
         guard: Guard::new(&config, recent),
         registry: Arc::clone(&pinned) as Arc<dyn Registry>,
         clock: clock.clone(),

@@ -39,6 +39,22 @@ pub struct Reply {
     pub took: Duration,
 }
 
+/// The worker's way out: the client, or the tenant of a simulation.
+pub trait Sends: Send + Sync {
+    fn send(&self, permit: Permit, run: &RunId, call: Call) -> BoxFuture<'static, Reply>;
+    fn fetch(&self, connection: &str, action: &str, inputs: Map) -> BoxFuture<'static, Result<Value, Outcome>>;
+}
+
+impl Sends for Client {
+    fn send(&self, permit: Permit, run: &RunId, call: Call) -> BoxFuture<'static, Reply> {
+        Client::send(self, permit, run, call)
+    }
+
+    fn fetch(&self, connection: &str, action: &str, inputs: Map) -> BoxFuture<'static, Result<Value, Outcome>> {
+        Client::fetch(self, connection, action, inputs)
+    }
+}
+
 /// All connections of a configuration, opened. Cloning shares them.
 #[derive(Clone)]
 pub struct Client {

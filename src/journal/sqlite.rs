@@ -2,6 +2,7 @@
 //!
 //! A commit is one sync for all batches that were queued. Not here: what the rows mean (see `journal` and `engine`).
 
+mod moments;
 mod ops;
 mod read;
 mod schema;

@@ -182,6 +182,7 @@ impl Poller {
                 self.seen.extend(ids);
                 tracing::debug!(trigger = %self.kind, started = offered.started.len(), "polled");
             }
+            crate::fail::at("page");
             if last {
                 self.watermark = watermark;
                 self.stored = true;

@@ -36,9 +36,7 @@ pub async fn run(intake: Arc<Intake>, stop: CancellationToken) {
                 }
             }
         }
-        let pause = next.map_or(MAX_SLEEP, |at| {
-            Duration::try_from(at.duration_since(intake.clock.now())).unwrap_or(Duration::ZERO)
-        });
+        let pause = next.map_or(MAX_SLEEP, |at| intake.clock.until(at));
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause.clamp(Duration::from_millis(50), MAX_SLEEP)) => {}

@@ -14,9 +14,10 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::catalog::Effect;
 use crate::check::CheckedFlow;
 use crate::clock::Clock;
-use crate::connector::client::{Client, Reply};
+use crate::connector::client::{Reply, Sends};
 use crate::engine::Outcome;
 use crate::flow::model::Mode;
 use crate::guard::{Guard, Permit};
@@ -35,7 +36,7 @@ pub trait Registry: Send + Sync {
 /// What the worker works with.
 pub struct Deps {
     pub store: Arc<dyn Store>,
-    pub client: Client,
+    pub client: Arc<dyn Sends>,
     pub guard: Guard,
     pub registry: Arc<dyn Registry>,
     pub clock: Clock,
@@ -167,14 +168,24 @@ struct Sending {
 }
 
 impl Sending {
-    async fn go(mut self, client: Client, permit: Permit, id: RunId, call: crate::engine::Call) {
+    async fn go(mut self, client: Arc<dyn Sends>, permit: Permit, id: RunId, call: crate::engine::Call) {
+        let point = if call.effect() == Effect::Read { "read" } else { "send" };
+        pass(point, "before");
         let reply = client.send(permit, &id, call).await;
+        pass(point, "after");
         self.answer(reply);
     }
 
     fn answer(&mut self, reply: Reply) {
         self.answered = true;
         drop(self.sender.send(Msg::Replied { run: self.run, op: self.op, reply: Box::new(reply) }));
+    }
+}
+
+/// A point at which tests end the process: the call is allowed and not sent, or answered and nobody has heard of it.
+fn pass(point: &str, when: &str) {
+    if cfg!(debug_assertions) {
+        crate::fail::at(&format!("{point}.{when}"));
     }
 }
 

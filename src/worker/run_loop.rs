@@ -51,7 +51,9 @@ impl Loop {
                 return;
             }
             let timer = self.until_next_timer();
+            // In this order, so that the same messages at the same times are taken the same way.
             tokio::select! {
+                biased;
                 taken = receiver.recv_many(&mut messages, BATCH) => {
                     if taken == 0 {
                         return;
@@ -389,7 +391,7 @@ impl Loop {
         };
         live.sent.insert(op);
         let sending = Sending { sender: self.sender.clone(), run: no, op, answered: false };
-        tokio::spawn(sending.go(self.deps.client.clone(), permit, live.row.id.clone(), (**call).clone()));
+        tokio::spawn(sending.go(Arc::clone(&self.deps.client), permit, live.row.id.clone(), (**call).clone()));
     }
 
     pub(super) fn forget(&mut self, live: Live) {
@@ -433,8 +435,7 @@ impl Loop {
     fn until_next_timer(&self) -> std::time::Duration {
         let most = std::time::Duration::from_secs(30);
         let Some(at) = self.timers.next() else { return most };
-        let wait = at.duration_since(self.deps.clock.now());
-        std::time::Duration::try_from(wait).unwrap_or_default().min(most)
+        self.deps.clock.until(at).min(most)
     }
 
     fn drained(&mut self) -> bool {

@@ -8,11 +8,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// What each layer may use, besides itself. A new edge is a decision: it needs a word here and a reason in the change.
-const EDGES: [(&str, &str); 20] = [
+const EDGES: [(&str, &str); 21] = [
     ("value", ""),
     ("id", ""),
     ("error", ""),
-    ("clock", ""),
+    ("fail", ""),
+    ("clock", "fail"),
     ("diag", ""),
     ("yaml", "diag"),
     ("catalog", "error value"),
@@ -20,13 +21,13 @@ const EDGES: [(&str, &str); 20] = [
     ("flow", "catalog diag yaml"),
     ("check", "catalog diag expr flow id value yaml"),
     ("engine", "catalog check expr flow id value"),
-    ("journal", "clock id value"),
+    ("journal", "clock fail id value"),
     ("config", "catalog diag error flow"),
     ("guard", "catalog check config engine flow id journal value"),
     ("connector", "catalog check clock config engine error flow guard id value"),
-    ("trigger", "catalog check clock config connector diag engine error expr flow guard id journal value"),
+    ("trigger", "catalog check clock config connector diag engine error expr fail flow guard id journal value"),
     ("sandbox", "catalog clock config error flow"),
-    ("worker", "catalog check clock connector engine error flow guard id journal value"),
+    ("worker", "catalog check clock connector engine error fail flow guard id journal value"),
     ("console", "check engine expr id journal trigger value worker"),
     (
         "cli",

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::ops;
+use super::{moments, ops};
 use crate::clock;
 use crate::journal::{Answer, Batch, StoreError};
 
@@ -92,8 +92,10 @@ impl WriterLoop {
         for batch in group {
             results.push(if apart { self.savepoint(batch)? } else { Ok(self.apply(batch)?) });
         }
+        moments::pass(group, "before")?;
         self.statement("COMMIT")?;
         self.commits.fetch_add(1, Ordering::Relaxed);
+        moments::pass(group, "after")?;
         Ok(results)
     }
 
