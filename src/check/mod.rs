@@ -1,12 +1,14 @@
 //! Checking: a flow and the catalogue give a `CheckedFlow`, or every fault with its place and its mend.
 //!
 //! One file per rule or concern: `scope` and `cx` are shared by all; `steps`, `branches`, `loops`, `plain` and `action`
-//! follow the kinds of steps; `trigger`, `fields`, `payload`, `calls`, `keep`, `bundle` and `safety` say what they check.
+//! follow the kinds of steps; `trigger`, `fields`, `payload`, `calls`, `keep`, `bundle` and `safety` say what they check;
+//! `card` is what is kept of a flow that is not compiled.
 
 mod action;
 mod branches;
 mod bundle;
 mod calls;
+mod card;
 mod cx;
 mod fields;
 mod keep;
@@ -23,6 +25,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use bundle::recompile;
+pub use card::Card;
 pub use program::CheckedFlow;
 
 use crate::catalog::{Catalog, ConnectionKind, Context, ObjectType, Type, roots};

@@ -59,7 +59,7 @@ pub struct Bundle {
     pub engine: u32,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct FlowLimit {
     pub effect: crate::catalog::Effect,
     pub max: u32,
@@ -75,7 +75,7 @@ pub struct InputDecl {
     pub doc: Arc<str>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct CheckedTrigger {
     pub kind: Arc<str>,
     pub connection: Option<Arc<str>>,
@@ -87,7 +87,7 @@ pub struct CheckedTrigger {
     pub webhook: Option<(Arc<str>, Vec<InputDecl>)>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Schedule {
     pub when: When,
     pub missed: Missed,
@@ -95,20 +95,20 @@ pub struct Schedule {
     pub overlap: Overlap,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum When {
     Cron { pattern: String, timezone: String },
     Every(Duration),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Missed {
     RunOnce,
     RunAll,
     Skip,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Overlap {
     Skip,
     Queue,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+use super::load::Site;
 use super::out::{Out, safe};
 use super::{Format, Global, load};
 use crate::catalog::Catalog;
@@ -24,7 +25,8 @@ pub(super) fn run(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, E
         ([], None) => vec![PathBuf::from("flows")],
         (paths, _) => paths.to_vec(),
     };
-    let loaded = load::load(&paths, &catalog, config.as_ref(), true)?;
+    let site = config.as_ref().map(Site::of).unwrap_or_default();
+    let loaded = load::load(&paths, &catalog, &site)?;
     match out.format() {
         Format::Human => {
             let text = diag::render(&loaded.diagnostics, out.colors());
@@ -34,7 +36,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, E
         }
         Format::Json => {
             let diagnostics: Vec<_> = loaded.diagnostics.iter().map(diag::json).collect();
-            out.json(&json!({ "files": loaded.files, "diagnostics": diagnostics }));
+            out.json(&json!({ "files": loaded.files(), "diagnostics": diagnostics }));
         }
         Format::Jsonl => loaded.diagnostics.iter().for_each(|fault| out.json(&diag::json(fault))),
         Format::Github => loaded.diagnostics.iter().for_each(|fault| out.line(&annotation(fault))),
@@ -42,9 +44,9 @@ pub(super) fn run(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, E
     let errors = loaded.errors();
     let warnings = loaded.diagnostics.len() - errors;
     if out.is_human() {
-        out.say(&format!("{} files, {errors} errors, {warnings} warnings", loaded.files));
+        out.say(&format!("{} files, {errors} errors, {warnings} warnings", loaded.files()));
     }
-    if loaded.files == 0 && errors == 0 {
+    if loaded.files() == 0 && errors == 0 {
         return Err(
             Error::new(ExitCode::NothingMatched, "no flow file was found").help("flow files end in .yaml or .yml")
         );

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use super::load::Site;
 use super::out::{Out, safe};
 use super::run::{DRAIN, stopped};
 use super::service::{self, Plan, Service};
@@ -55,14 +57,14 @@ async fn play(args: &Args, folder: &Path, out: &Out) -> Result<ExitCode, Error> 
     for kind in ["mde.alert.new", "cloud_apps.alert.new"] {
         config.poll.insert(kind.to_owned(), Duration::from_millis(300));
     }
-    let catalog = Catalog::builtin()?;
-    let loaded = load::load(&config.flows, &catalog, Some(&config), true)?;
-    if loaded.errors() > 0 {
-        out.say(&diag::render(&loaded.diagnostics, out.colors_err()));
+    let catalog = Arc::new(Catalog::builtin()?);
+    let mut flows = load::load(&config.flows, &catalog, &Site::of(&config))?;
+    if flows.errors() > 0 {
+        out.say(&diag::render(&flows.diagnostics, out.colors_err()));
         return Err(Error::config("the shipped flows do not check; this is a bug, please report it"));
     }
     // A flow on a schedule would fire, or not, by the hour at which somebody tries the demo.
-    let flows = loaded.flows.into_iter().filter(|flow| flow.trigger.schedule.is_none()).collect();
+    flows.flows.retain(|(card, _)| card.schedule.is_none());
     // Alerts of the simulated past start runs too: the world's clock began before ours.
     let from = clock.now().checked_sub(jiff::SignedDuration::from_hours(24 * 30)).ok();
     let service = service::start(Plan { config, catalog, flows, from, clock }).await?;

@@ -1,15 +1,16 @@
-//! Flow files from folders to checked flows: found, bounded, read, checked on all cores.
+//! Flow files from folders to cards: found, bounded, read, checked on all cores.
+//!
+//! What is checked is not kept compiled: ten thousand flows would fill hundreds of megabytes, and few of them run at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::catalog::{Catalog, ConnectionKind};
-use crate::check::{self, CheckedFlow, World};
+use crate::check::{self, Card, CheckedFlow, World};
 use crate::config::Config;
 use crate::diag::{Diagnostic, Severity, Source, Span};
 use crate::error::Error;
-use crate::flow::model::Mode;
 
 /// Largest flow file or included file, in bytes.
 const MAX_BYTES: u64 = 1024 * 1024;
@@ -18,40 +19,80 @@ const MAX_DEPTH: usize = 32;
 
 /// What came of a list of paths.
 pub(super) struct Loaded {
-    pub(super) files: usize,
-    pub(super) flows: Vec<Arc<CheckedFlow>>,
+    pub(super) texts: Texts,
+    /// The flows without errors, each with the index of its file.
+    pub(super) flows: Vec<(Card, usize)>,
     pub(super) diagnostics: Vec<Diagnostic>,
 }
 
 impl Loaded {
+    pub(super) fn files(&self) -> usize {
+        self.texts.files.len()
+    }
+
     pub(super) fn errors(&self) -> usize {
         self.diagnostics.iter().filter(|fault| fault.severity == Severity::Error).count()
     }
 }
 
 /// A flow file that was read.
-struct File {
-    source: Arc<Source>,
+pub(super) struct File {
+    pub(super) source: Arc<Source>,
     /// The folder that what it includes lies below.
-    folder: PathBuf,
+    pub(super) folder: PathBuf,
 }
 
-/// A checked flow and the file that it came from.
-type Placed = (Arc<CheckedFlow>, Arc<Source>);
+/// The texts of one moment: flow files, and what they include as it was first read. A flow that is compiled later is
+/// compiled from these, whatever has happened to the files since.
+pub(super) struct Texts {
+    pub(super) files: Vec<File>,
+    by_name: HashMap<String, usize>,
+    included: Mutex<HashMap<PathBuf, Result<Arc<str>, String>>>,
+}
+
+impl Texts {
+    fn new(files: Vec<File>) -> Self {
+        let names = files.iter().enumerate();
+        let by_name =
+            names.filter_map(|(index, file)| Some((flow_name(&file.source.text)?.to_owned(), index))).collect();
+        Texts { files, by_name, included: Mutex::default() }
+    }
+
+    /// A file that a flow includes; read once.
+    pub(super) fn include(&self, folder: &Path, path: &str) -> Result<Arc<str>, String> {
+        let key = folder.join(path);
+        let included = || self.included.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = included().get(&key) {
+            return known.clone();
+        }
+        let read = include(folder, path).map(Arc::from);
+        included().entry(key).or_insert(read).clone()
+    }
+
+    /// The file of the flow that a `call:` names.
+    pub(super) fn called(&self, name: &str) -> Option<Arc<Source>> {
+        self.by_name.get(name).and_then(|index| self.files.get(*index)).map(|file| Arc::clone(&file.source))
+    }
+}
 
 /// What flows are checked against, besides the catalogue.
-struct Site {
-    connections: Option<BTreeMap<Arc<str>, ConnectionKind>>,
-    webhooks: Option<Vec<Arc<str>>>,
+#[derive(Clone, Default, PartialEq)]
+pub(super) struct Site {
+    pub(super) connections: Option<BTreeMap<Arc<str>, ConnectionKind>>,
+    pub(super) webhooks: Option<Vec<Arc<str>>>,
 }
 
-/// Reads and checks every flow file below the paths. `runnable` adds the refusals of what is not in this version.
-pub(super) fn load(
-    paths: &[PathBuf],
-    catalog: &Catalog,
-    config: Option<&Config>,
-    runnable: bool,
-) -> Result<Loaded, Error> {
+impl Site {
+    pub(super) fn of(config: &Config) -> Self {
+        Site {
+            connections: Some(config.connections.values().map(|c| (Arc::clone(&c.name), c.kind)).collect()),
+            webhooks: Some(config.webhooks.keys().cloned().collect()),
+        }
+    }
+}
+
+/// Reads and checks every flow file below the paths. What is not in this version is refused.
+pub(super) fn load(paths: &[PathBuf], catalog: &Catalog, site: &Site) -> Result<Loaded, Error> {
     let mut found = vec![];
     let mut diagnostics = vec![];
     for path in paths {
@@ -69,50 +110,41 @@ pub(super) fn load(
             Err(message) => diagnostics.push(unreadable(path, message)),
         }
     }
-    let (flows, found) = check_all(&files, catalog, config, runnable);
+    let texts = Texts::new(files);
+    let (flows, found) = check_all(&texts, catalog, site);
     diagnostics.extend(found);
-    let flows = unique(flows, &mut diagnostics);
+    let flows = unique(flows, &texts, &mut diagnostics);
     diagnostics.sort_by(|a, b| (&a.source.name, a.span.start).cmp(&(&b.source.name, b.span.start)));
-    Ok(Loaded { files: files.len(), flows, diagnostics })
+    Ok(Loaded { texts, flows, diagnostics })
 }
 
-/// How far a flow's effects go: what the installation gives it, tightened by its own file.
-pub(super) fn mode(config: &Config, flow: &CheckedFlow) -> Mode {
-    let given = config.flow_modes.get(&*flow.name).copied().unwrap_or(config.mode);
-    flow.mode.map_or(given, |own| own.min(given))
-}
+type Checked = (Vec<(Card, usize)>, Vec<Diagnostic>);
 
-fn check_all(
-    files: &[File],
-    catalog: &Catalog,
-    config: Option<&Config>,
-    runnable: bool,
-) -> (Vec<Placed>, Vec<Diagnostic>) {
-    let by_name: BTreeMap<&str, &File> =
-        files.iter().filter_map(|file| Some((flow_name(&file.source.text)?, file))).collect();
-    let site = Site {
-        connections: config.map(|c| c.connections.values().map(|c| (Arc::clone(&c.name), c.kind)).collect()),
-        webhooks: config.map(|c| c.webhooks.keys().cloned().collect()),
+fn check_all(texts: &Texts, catalog: &Catalog, site: &Site) -> Checked {
+    let all: Vec<usize> = (0..texts.files.len()).collect();
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(all.len().max(1));
+    let chunk = all.len().div_ceil(threads).max(1);
+    let work = |part: &[usize]| {
+        let (mut cards, mut diagnostics) = (vec![], vec![]);
+        for index in part {
+            let Some(file) = texts.files.get(*index) else { continue };
+            let (flow, faults) = check_one(file, texts, catalog, site);
+            cards.extend(flow.map(|flow| (Card::of(&flow, faults.len()), *index)));
+            diagnostics.extend(faults);
+        }
+        (cards, diagnostics)
     };
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(files.len().max(1));
-    let chunk = files.len().div_ceil(threads).max(1);
-    let (by_name, site) = (&by_name, &site);
     let results = std::thread::scope(|scope| {
-        let work = |part: &'_ [File]| {
-            let one = |file: &File| (check_one(file, by_name, catalog, site, runnable), Arc::clone(&file.source));
-            part.iter().map(one).collect::<Vec<_>>()
-        };
-        let handles: Vec<_> = files.chunks(chunk).map(|part| scope.spawn(move || work(part))).collect();
+        let work = &work;
+        let handles: Vec<_> = all.chunks(chunk).map(|part| scope.spawn(move || work(part))).collect();
         handles.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>()
     });
-    let (mut flows, mut diagnostics) = (vec![], vec![]);
+    let (mut cards, mut diagnostics) = (vec![], vec![]);
     for result in results {
         match result {
-            Ok(part) => {
-                for ((flow, faults), source) in part {
-                    flows.extend(flow.map(|flow| (Arc::new(flow), source)));
-                    diagnostics.extend(faults);
-                }
+            Ok((some, faults)) => {
+                cards.extend(some);
+                diagnostics.extend(faults);
             }
             // A bug in checking: it must not look like a clean file.
             Err(_) => {
@@ -122,18 +154,18 @@ fn check_all(
             }
         }
     }
-    (flows, diagnostics)
+    (cards, diagnostics)
 }
 
-fn check_one(
+/// Checks one file among its texts. Without errors, what was found are warnings.
+pub(super) fn check_one(
     file: &File,
-    by_name: &BTreeMap<&str, &File>,
+    texts: &Texts,
     catalog: &Catalog,
     site: &Site,
-    runnable: bool,
 ) -> (Option<CheckedFlow>, Vec<Diagnostic>) {
-    let include = |path: &str| include(&file.folder, path);
-    let called = |name: &str| by_name.get(name).map(|file| Arc::clone(&file.source));
+    let include = |path: &str| texts.include(&file.folder, path).map(|text| text.to_string());
+    let called = |name: &str| texts.called(name);
     let world = World {
         catalog,
         connections: site.connections.as_ref(),
@@ -141,7 +173,7 @@ fn check_one(
         include: &include,
         called: &called,
     };
-    check::check(&file.source, &world, runnable)
+    check::check(&file.source, &world, true)
 }
 
 /// The name on a file's `flow:` line, to find called flows by; the checker reads it properly.
@@ -152,19 +184,20 @@ fn flow_name(text: &str) -> Option<&str> {
 }
 
 /// Two files with one name would share runs, keys and limits: neither is taken.
-fn unique(flows: Vec<Placed>, diagnostics: &mut Vec<Diagnostic>) -> Vec<Arc<CheckedFlow>> {
-    let mut first: BTreeMap<Arc<str>, Arc<Source>> = BTreeMap::new();
+fn unique(flows: Vec<(Card, usize)>, texts: &Texts, diagnostics: &mut Vec<Diagnostic>) -> Vec<(Card, usize)> {
+    let mut first: HashMap<Arc<str>, usize> = HashMap::new();
     let mut kept = vec![];
-    for (flow, source) in flows {
-        match first.get(&flow.name) {
+    for (card, index) in flows {
+        match first.get(&card.name).and_then(|other| texts.files.get(*other)).zip(texts.files.get(index)) {
             None => {
-                first.insert(Arc::clone(&flow.name), source);
-                kept.push(flow);
+                first.insert(Arc::clone(&card.name), index);
+                kept.push((card, index));
             }
-            Some(other) => {
+            Some((other, file)) => {
+                let source = &file.source;
                 let at = source.text.find("flow:").map_or_else(Span::default, |at| Span::new(at, at + 5));
-                let message = format!("the flow {} is also in {}", flow.name, other.name);
-                let fault = Diagnostic::error("WF0198", &source, at, message);
+                let message = format!("the flow {} is also in {}", card.name, other.source.name);
+                let fault = Diagnostic::error("WF0198", source, at, message);
                 diagnostics.push(fault.help("give one of the two another name"));
             }
         }

@@ -5,6 +5,7 @@ mod check;
 mod completions;
 mod control;
 mod demo;
+mod deploy;
 mod explain;
 mod load;
 mod out;

@@ -1,9 +1,11 @@
 //! `run`: the service, until SIGTERM or ctrl-c.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::load::Site;
 use super::out::Out;
 use super::service::{self, Plan};
 use super::{Global, load, log_to_stderr, since};
@@ -25,8 +27,8 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, Error> {
     log_to_stderr(out);
     let config = global.config()?;
-    let catalog = Catalog::builtin()?;
-    let loaded = load::load(&config.flows, &catalog, Some(&config), true)?;
+    let catalog = Arc::new(Catalog::builtin()?);
+    let loaded = load::load(&config.flows, &catalog, &Site::of(&config))?;
     if loaded.errors() > 0 {
         out.say(diag::render(&loaded.diagnostics, out.colors_err()).trim_end());
         let message = format!("{} errors in the flow files: nothing is started", loaded.errors());
@@ -41,7 +43,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, E
     }
     let runtime = super::runtime()?;
     runtime.block_on(async {
-        let plan = Plan { config, catalog, flows: loaded.flows, from: args.from, clock: Clock::system() };
+        let plan = Plan { config, catalog, flows: loaded, from: args.from, clock: Clock::system() };
         let service = service::start(plan).await?;
         out.say(&format!("ready on http://{}", service.address));
         stopped().await;

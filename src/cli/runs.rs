@@ -5,8 +5,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 
+use super::deploy::Pinned;
 use super::out::{Out, cell, safe};
-use super::service::Pinned;
 use super::{Global, control, since};
 use crate::catalog::Catalog;
 use crate::console::timeline::{self, Entry};
@@ -14,7 +14,6 @@ use crate::error::{Error, ExitCode};
 use crate::id::RunId;
 use crate::journal::sqlite::SqliteStore;
 use crate::journal::{RunQuery, RunRow, RunStatus, Store, StoreError};
-use crate::trigger::Flows;
 use crate::worker::Registry;
 
 #[derive(Debug, clap::Subcommand)]
@@ -111,7 +110,7 @@ fn show(global: &Global, run: &RunId, out: &Out) -> Result<ExitCode, Error> {
     });
     let answers: Vec<Json> = answers.collect();
     let turns = store.turns(row.no).map_err(failed)?;
-    let pinned = Pinned::new(store, Flows::default(), Arc::new(Catalog::builtin()?), &global.config()?);
+    let pinned = Pinned::beside(store, Catalog::builtin()?, &global.config()?);
     let steps = pinned.flow(&row.flow, &row.version).and_then(|flow| timeline::read(&row, flow, &turns));
     if !out.is_human() {
         let mut item = summary(&row);

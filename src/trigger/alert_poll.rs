@@ -4,14 +4,17 @@
 //! at most an hour older than the watermark, since services show alerts late; ids seen before are not offered again, and
 //! the journal's unique key decides where memory was lost.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use super::{Event, Intake, entity};
+use super::{Deployment, Event, Intake, entity};
 use crate::catalog::{Action, Catalog, Paging, TriggerSpec};
 use crate::connector::client::Client;
 use crate::engine::Outcome;
@@ -25,6 +28,8 @@ const MAX_PAGES: usize = 1_000;
 /// Ids that a poller remembers; beyond that the journal alone tells duplicates.
 const MAX_SEEN: usize = 200_000;
 const MAX_BACKOFF: Duration = Duration::from_secs(300);
+/// Until a poller whose watermark could not be read is tried again.
+const REOPEN: Duration = Duration::from_secs(5);
 
 /// Reads lists; the client does, and tests do.
 pub trait Fetch: Send + Sync {
@@ -53,7 +58,8 @@ pub struct Poller {
     connection: Arc<str>,
     action: Arc<Action>,
     since: Arc<str>,
-    every: Duration,
+    /// The catalogue's interval; the configuration's, where it has one, is looked up each time.
+    default: Duration,
     intake: Arc<Intake>,
     client: Arc<dyn Fetch>,
     watermark: Timestamp,
@@ -74,43 +80,104 @@ pub enum PollError {
     Endless,
 }
 
-/// The pollers that the flows of now need.
-pub fn pollers(
-    intake: &Arc<Intake>,
-    catalog: &Catalog,
-    client: &Arc<dyn Fetch>,
-    intervals: &std::collections::BTreeMap<String, Duration>,
-    from: Option<Timestamp>,
-) -> Result<Vec<Poller>, StoreError> {
-    let flows = intake.flows.now();
-    let wanted: BTreeSet<(Arc<str>, Arc<str>)> = flows
-        .iter()
-        .filter_map(|deployed| {
-            let trigger = &deployed.flow.trigger;
-            Some((Arc::clone(&trigger.kind), Arc::clone(trigger.connection.as_ref()?)))
-        })
-        .collect();
-    let mut pollers = vec![];
-    for (kind, connection) in wanted {
-        let Some(spec) = catalog.triggers.get(&kind) else { continue };
-        let Some((action, since)) = list_of(spec, catalog) else { continue };
-        let stored = intake.store.get(&name(&connection, &kind))?;
+/// What a poller is told by: the trigger type and the connection.
+type Key = (Arc<str>, Arc<str>);
+
+/// The pollers that the flows of now need: begun and ended as the flows change. One that stays keeps its watermark and
+/// what it has seen.
+pub struct Pollers {
+    intake: Arc<Intake>,
+    catalog: Arc<Catalog>,
+    client: Arc<dyn Fetch>,
+    flows: watch::Receiver<Arc<Deployment>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    running: BTreeMap<Key, CancellationToken>,
+}
+
+impl Pollers {
+    /// Begins what is needed now; `from` stands in for the stored watermarks.
+    pub fn start(
+        intake: Arc<Intake>,
+        catalog: Arc<Catalog>,
+        client: Arc<dyn Fetch>,
+        from: Option<Timestamp>,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Result<Pollers, StoreError> {
+        let flows = intake.flows.watch();
+        let mut pollers = Pollers { intake, catalog, client, flows, tasks, stop, running: BTreeMap::new() };
+        pollers.adapt(from)?;
+        Ok(pollers)
+    }
+
+    /// Follows the flows until the token is cancelled.
+    pub async fn run(mut self) {
+        let mut again = None;
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                changed = self.flows.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(again.unwrap_or(Duration::MAX)), if again.is_some() => {}
+            }
+            again = self.adapt(None).err().map(|error| {
+                tracing::error!(%error, "a poller could not be started; it is tried again");
+                REOPEN
+            });
+        }
+    }
+
+    fn adapt(&mut self, from: Option<Timestamp>) -> Result<(), StoreError> {
+        let deployment = Arc::clone(&self.flows.borrow_and_update());
+        let wanted: BTreeSet<Key> =
+            deployment.polled().map(|(kind, connection)| (Arc::clone(kind), Arc::clone(connection))).collect();
+        self.running.retain(|key, stop| {
+            let stays = wanted.contains(key);
+            if !stays {
+                tracing::info!(trigger = %key.0, connection = %key.1, "no flow needs this poller any more");
+                stop.cancel();
+            }
+            stays
+        });
+        for key in wanted {
+            if self.running.contains_key(&key) {
+                continue;
+            }
+            if let Some(poller) = self.poller(&key, &deployment, from)? {
+                let stop = self.stop.child_token();
+                self.tasks.spawn(poller.run(stop.clone()));
+                self.running.insert(key, stop);
+            }
+        }
+        Ok(())
+    }
+
+    fn poller(
+        &self,
+        (kind, connection): &Key,
+        deployment: &Deployment,
+        from: Option<Timestamp>,
+    ) -> Result<Option<Poller>, StoreError> {
+        let Some(spec) = self.catalog.triggers.get(kind) else { return Ok(None) };
+        let Some((action, since)) = list_of(spec, &self.catalog) else { return Ok(None) };
+        let stored = self.intake.store.get(&name(connection, kind))?;
         let stored = stored.and_then(|body| std::str::from_utf8(&body).ok()?.parse::<Timestamp>().ok());
-        let every = intervals.get(&*kind).copied().or(spec.poll).unwrap_or(Duration::from_secs(60));
-        pollers.push(Poller {
+        // No flow wants what was before all of them: a poller that was not needed for a week does not read that week.
+        let begun = deployment.activated(kind, connection);
+        let resumed = stored.map(|stored| begun.map_or(stored, |begun| stored.max(begun)));
+        Ok(Some(Poller {
             stored: from.is_none() && stored.is_some(),
-            watermark: from.or(stored).unwrap_or_else(|| intake.clock.now()),
-            kind,
-            connection,
+            watermark: from.or(resumed).unwrap_or_else(|| self.intake.clock.now()),
+            kind: Arc::clone(kind),
+            connection: Arc::clone(connection),
             action,
             since,
-            every,
-            intake: Arc::clone(intake),
-            client: Arc::clone(client),
+            default: spec.poll.unwrap_or(Duration::from_secs(60)),
+            intake: Arc::clone(&self.intake),
+            client: Arc::clone(&self.client),
             seen: HashMap::new(),
-        });
+        }))
     }
-    Ok(pollers)
 }
 
 fn list_of(spec: &TriggerSpec, catalog: &Catalog) -> Option<(Arc<Action>, Arc<str>)> {
@@ -125,19 +192,21 @@ impl Poller {
     /// Polls until the token is cancelled. An error is logged, the pause grows, and nothing moves.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut failures = 0u32;
+        let mut flows = self.intake.flows.watch();
         loop {
+            let every = self.every();
             let pause = if self.intake.gate.is_full() {
                 tracing::warn!(trigger = %self.kind, "the backlog is full: polling pauses");
-                self.every
+                every
             } else {
                 match self.poll().await {
                     Ok(()) => {
                         failures = 0;
-                        self.every
+                        every
                     }
                     Err(error) => {
                         failures = failures.saturating_add(1);
-                        let pause = backoff(self.every, failures, &error);
+                        let pause = backoff(every, failures, &error);
                         let seconds = pause.as_secs();
                         tracing::warn!(trigger = %self.kind, connection = %self.connection, %error, seconds,
                             "polling failed; it is tried again");
@@ -145,11 +214,24 @@ impl Poller {
                     }
                 }
             };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
+            let mut due = Instant::now() + pause;
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep_until(due) => break,
+                    // A shorter interval counts at once; a reload alone is no reason to ask sooner.
+                    changed = flows.changed() => match changed {
+                        Ok(()) if self.every() != every => due = due.min(Instant::now() + self.every()),
+                        Ok(()) => {}
+                        Err(_) => return,
+                    }
+                }
             }
         }
+    }
+
+    fn every(&self) -> Duration {
+        self.intake.flows.now().given.poll.get(&*self.kind).copied().unwrap_or(self.default)
     }
 
     /// One poll: every page from the watermark minus the overlap on.

@@ -32,14 +32,14 @@ pub struct Start {
 pub async fn start(intake: &Intake, catalog: &Catalog, client: &dyn Fetch, wanted: &Start) -> Result<RunId, Error> {
     let deployed = intake.flows.find(&wanted.flow).ok_or_else(|| {
         let flows = intake.flows.now();
-        let help = crate::diag::suggestion(&wanted.flow, flows.iter().map(|deployed| &*deployed.flow.name));
+        let help = crate::diag::suggestion(&wanted.flow, flows.iter().map(|deployed| &**deployed.name()));
         let error = Error::new(ExitCode::NothingMatched, format!("there is no flow {}", wanted.flow));
         match help {
             Some(help) => error.help(help),
             None => error,
         }
     })?;
-    let flow = &deployed.flow;
+    let flow = deployed.flow().map_err(|error| Error::new(ExitCode::Temporary, error))?;
     let given = wanted.inputs.iter().map(|(name, text)| {
         let declared = flow.inputs.iter().find(|input| *input.name == **name);
         let declared = declared.ok_or_else(|| Error::usage(format!("the flow {} has no input {name}", flow.name)))?;

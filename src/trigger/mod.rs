@@ -3,6 +3,7 @@
 //! Not here: carrying runs out (see `worker`), the list of trigger types (see `catalog`).
 
 pub mod alert_poll;
+mod deployed;
 pub mod entity;
 pub mod form;
 pub mod gate;
@@ -12,15 +13,14 @@ pub mod origin;
 pub mod schedule;
 pub mod webhook;
 
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
+pub use deployed::{Compile, Deployed, Deployment, Flows, Given};
 pub use gate::{Gate, Phase};
 pub use offer::{Intake, Offered};
 
-use crate::check::CheckedFlow;
-use crate::flow::model::Mode;
 use crate::value::Value;
 
 /// One occurrence of a trigger, before it is known which flows it starts.
@@ -42,38 +42,6 @@ pub struct Event {
     pub payload: Value,
     /// `inputs.*`.
     pub inputs: Value,
-}
-
-/// A flow that starts runs.
-#[derive(Clone, Debug)]
-pub struct Deployed {
-    pub flow: Arc<CheckedFlow>,
-    /// The effective mode: what the installation gives, tightened by the flow's file.
-    pub mode: Mode,
-    /// Events of before start nothing.
-    pub activated: Timestamp,
-}
-
-/// The flows of now. Cloning shares them.
-#[derive(Clone, Debug, Default)]
-pub struct Flows(Arc<RwLock<Arc<Vec<Deployed>>>>);
-
-impl Flows {
-    pub fn new(flows: Vec<Deployed>) -> Self {
-        Flows(Arc::new(RwLock::new(Arc::new(flows))))
-    }
-
-    pub fn now(&self) -> Arc<Vec<Deployed>> {
-        Arc::clone(&self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner))
-    }
-
-    pub fn replace(&self, flows: Vec<Deployed>) {
-        *self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(flows);
-    }
-
-    pub fn find(&self, name: &str) -> Option<Deployed> {
-        self.now().iter().find(|deployed| &*deployed.flow.name == name).cloned()
-    }
 }
 
 #[cfg(test)]

@@ -61,7 +61,8 @@ impl Intake {
     }
 
     /// Offers events to the flows they match. All runs they start, and `also` (a watermark, a schedule's instant), are
-    /// one batch: committed together or not at all. Returns after the commit.
+    /// one batch: committed together or not at all. Returns after the commit. Where a flow that an event is for can't be
+    /// compiled, nothing is offered: the event is not lost, since whoever offers it must come again.
     pub async fn offer(&self, events: Vec<Event>, also: Vec<Op>) -> Result<Offered, StoreError> {
         let flows = self.flows.now();
         let now = self.clock.now();
@@ -69,10 +70,10 @@ impl Intake {
         let mut ops = Vec::with_capacity(events.len() + also.len() + 1);
         let mut versions: Vec<Arc<str>> = vec![];
         for event in &events {
-            for deployed in flows.iter().filter(|deployed| matches(deployed, event)) {
-                match decide(deployed, event, now) {
+            for deployed in flows.wanting(event) {
+                match decide(deployed, event, now).map_err(StoreError::Failed)? {
                     Decided::Start(offer) => {
-                        self.bundle(deployed, &mut versions, &mut ops);
+                        self.bundle(deployed, &mut versions, &mut ops).map_err(StoreError::Failed)?;
                         ops.push(Op::Offer(offer));
                     }
                     Decided::Skip(op) => {
@@ -114,19 +115,17 @@ impl Intake {
     }
 
     /// The texts behind a version are stored with the first run that is pinned to it.
-    fn bundle(&self, deployed: &Deployed, versions: &mut Vec<Arc<str>>, ops: &mut Vec<Op>) {
-        let version = &deployed.flow.version;
+    fn bundle(&self, deployed: &Deployed, versions: &mut Vec<Arc<str>>, ops: &mut Vec<Op>) -> Result<(), String> {
+        let version = &deployed.card.version;
         let known = self.bundles.lock().unwrap_or_else(PoisonError::into_inner).contains(version);
         if known || versions.contains(version) {
-            return;
+            return Ok(());
         }
-        match serde_json::to_vec(&deployed.flow.bundle) {
-            Ok(body) => {
-                ops.push(Op::Bundle { version: version.to_string(), body });
-                versions.push(Arc::clone(version));
-            }
-            Err(error) => tracing::error!(flow = %deployed.flow.name, %error, "storing the texts of a version"),
-        }
+        let body = serde_json::to_vec(&deployed.flow()?.bundle)
+            .map_err(|error| format!("storing the texts of the flow {}: {error}", deployed.name()))?;
+        ops.push(Op::Bundle { version: version.to_string(), body });
+        versions.push(Arc::clone(version));
+        Ok(())
     }
 }
 
@@ -135,25 +134,9 @@ enum Decided {
     Skip(Op),
 }
 
-fn matches(deployed: &Deployed, event: &Event) -> bool {
-    let trigger = &deployed.flow.trigger;
-    if let Some(flow) = &event.flow {
-        return *flow == deployed.flow.name;
-    }
-    if event.only.as_ref().is_some_and(|only| *only != deployed.flow.name) {
-        return false;
-    }
-    if trigger.kind != event.kind || event.occurred < deployed.activated {
-        return false;
-    }
-    match &trigger.webhook {
-        Some((name, _)) => event.connection.as_ref() == Some(name),
-        None => trigger.connection == event.connection,
-    }
-}
-
-fn decide(deployed: &Deployed, event: &Event, now: Timestamp) -> Decided {
-    let flow = &deployed.flow;
+/// Whether an event starts a flow, and with which key. The error says why the flow can't be asked.
+fn decide(deployed: &Deployed, event: &Event, now: Timestamp) -> Result<Decided, String> {
+    let (flow, trigger) = (&deployed.card, deployed.trigger()?);
     let env = TriggerEnv { trigger: &event.payload, inputs: &event.inputs, now };
     let skip = |error: Option<String>, trace: Option<Trace>| {
         if let Some(error) = &error {
@@ -162,24 +145,24 @@ fn decide(deployed: &Deployed, event: &Event, now: Timestamp) -> Decided {
         let payload = error.is_some().then(|| event.payload.clone());
         let skip = Skip { trigger: Arc::clone(&event.kind), error, trace, payload };
         let body = serde_json::to_vec(&skip).unwrap_or_default();
-        Decided::Skip(Op::Skipped { flow: flow.name.to_string(), key: bounded(event.key.clone()), at: now, body })
+        Ok(Decided::Skip(Op::Skipped { flow: flow.name.to_string(), key: bounded(event.key.clone()), at: now, body }))
     };
     // A person who starts a flow by hand has decided: the filter is for events that nobody chose.
-    if let (Some(filter), None) = (&flow.trigger.filter, &event.flow) {
+    if let (Some(filter), None) = (&trigger.filter, &event.flow) {
         match filter.eval(&env) {
             (Ok(true), _) => {}
             (Ok(false), trace) => return skip(None, Some(trace)),
             (Err(error), trace) => return skip(Some(format!("where: {error}")), Some(trace)),
         }
     }
-    let key = match (&flow.trigger.dedupe, &event.flow) {
+    let key = match (&trigger.dedupe, &event.flow) {
         (Some(dedupe), None) => match dedupe.eval(&env) {
             Ok(value) => key_text(&value),
             Err(error) => return skip(Some(format!("dedupe: {error}")), None),
         },
         _ => event.key.clone(),
     };
-    Decided::Start(Box::new(Offer {
+    Ok(Decided::Start(Box::new(Offer {
         flow: Arc::clone(&flow.name),
         version: Arc::clone(&flow.version),
         trigger: Arc::clone(&event.kind),
@@ -188,7 +171,7 @@ fn decide(deployed: &Deployed, event: &Event, now: Timestamp) -> Decided {
         occurred: event.occurred,
         payload: event.payload.clone(),
         inputs: event.inputs.clone(),
-    }))
+    })))
 }
 
 fn key_text(value: &Value) -> String {

@@ -2,6 +2,8 @@
 //!
 //! A local time that daylight saving skips is run once, right after the gap; one that comes twice is run the first time.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 
-use super::{Deployed, Event, Intake};
+use super::{Deployed, Deployment, Event, Intake};
 use crate::check::program::{Missed, Overlap, Schedule, When};
 use crate::journal::{Op, RunQuery, RunStatus, StoreError};
 use crate::value::Value;
@@ -21,26 +23,84 @@ const MAX_MISSED: usize = 100;
 const WINDOW_OVERLAP: SignedDuration = SignedDuration::from_hours(2);
 /// The longest sleep, so that a change of the wall clock is noticed.
 const MAX_SLEEP: Duration = Duration::from_secs(30);
+/// After the store failed.
+const RETRY: SignedDuration = SignedDuration::from_secs(1);
 
-/// Runs the schedules of all flows until the token is cancelled.
+/// Runs the schedules of all flows until the token is cancelled. When each is due next is kept in memory; the store is read
+/// for a flow when it is due, and for all of them when the flows change.
 pub async fn run(intake: Arc<Intake>, stop: CancellationToken) {
+    let mut flows = intake.flows.watch();
     loop {
+        let deployment = Arc::clone(&flows.borrow_and_update());
         let now = intake.clock.now();
-        let mut next: Option<Timestamp> = None;
-        for deployed in intake.flows.now().iter() {
-            let Some(schedule) = &deployed.flow.trigger.schedule else { continue };
-            match tick(&intake, deployed, schedule, now).await {
-                Ok(due) => next = [next, due].into_iter().flatten().min(),
-                Err(error) => {
-                    tracing::warn!(flow = %deployed.flow.name, %error, "a schedule failed; it is tried again")
-                }
+        let mut agenda = Agenda::new(&deployment, now);
+        loop {
+            let now = intake.clock.now();
+            if agenda.went_back(now) {
+                break;
+            }
+            while let Some((index, deployed)) = agenda.pop(now) {
+                let next = match tick(&intake, deployed, now).await {
+                    Ok(next) => next,
+                    Err(error) => {
+                        tracing::warn!(flow = %deployed.name(), %error, "a schedule failed; it is tried again");
+                        now.checked_add(RETRY).ok()
+                    }
+                };
+                agenda.push(index, next);
+            }
+            let pause = agenda.next().map_or(MAX_SLEEP, |at| intake.clock.until(at));
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = flows.changed() => match changed {
+                    Ok(()) => break,
+                    Err(_) => return,
+                },
+                () = tokio::time::sleep(pause.clamp(Duration::from_millis(50), MAX_SLEEP)) => {}
             }
         }
-        let pause = next.map_or(MAX_SLEEP, |at| intake.clock.until(at));
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(pause.clamp(Duration::from_millis(50), MAX_SLEEP)) => {}
+    }
+}
+
+/// When each flow with a schedule is to be looked at next.
+struct Agenda<'a> {
+    flows: Vec<&'a Deployed>,
+    due: BinaryHeap<Reverse<(Timestamp, usize)>>,
+    /// The latest time that it was asked at.
+    seen: Timestamp,
+}
+
+impl<'a> Agenda<'a> {
+    /// Everything is due at once: what was missed is known to the store alone.
+    fn new(deployment: &'a Deployment, now: Timestamp) -> Self {
+        let flows: Vec<_> = deployment.iter().filter(|deployed| deployed.card.schedule.is_some()).collect();
+        let due = (0..flows.len()).map(|index| Reverse((now, index))).collect();
+        Agenda { flows, due, seen: now }
+    }
+
+    /// Whether the wall clock was set back: what was due later may be due sooner now.
+    fn went_back(&mut self, now: Timestamp) -> bool {
+        let back = now < self.seen;
+        self.seen = now;
+        back
+    }
+
+    fn pop(&mut self, now: Timestamp) -> Option<(usize, &'a Deployed)> {
+        let Reverse((at, index)) = *self.due.peek()?;
+        if at > now {
+            return None;
         }
+        self.due.pop();
+        self.flows.get(index).map(|deployed| (index, *deployed))
+    }
+
+    /// A flow that is never due again is not looked at before the flows change.
+    fn push(&mut self, index: usize, next: Option<Timestamp>) {
+        self.due.extend(next.map(|next| Reverse((next, index))));
+    }
+
+    fn next(&self) -> Option<Timestamp> {
+        self.due.peek().map(|Reverse((at, _))| *at)
     }
 }
 
@@ -53,16 +113,12 @@ pub enum ScheduleError {
 }
 
 /// Offers what is due for one flow; returns when it is due next.
-async fn tick(
-    intake: &Intake,
-    deployed: &Deployed,
-    schedule: &Schedule,
-    now: Timestamp,
-) -> Result<Option<Timestamp>, ScheduleError> {
-    let flow = &deployed.flow.name;
+async fn tick(intake: &Intake, deployed: &Deployed, now: Timestamp) -> Result<Option<Timestamp>, ScheduleError> {
+    let (flow, Some(schedule)) = (deployed.name(), &deployed.card.schedule) else { return Ok(None) };
     let clock = Occurrences::new(schedule)?;
     let stored = instant(intake, &format!("schedule/{flow}/last"))?;
-    let mut last = stored.unwrap_or(deployed.activated);
+    // A flow that was away makes up for nothing of that time.
+    let mut last = stored.map_or(deployed.activated, |last| last.max(deployed.activated));
     if last > now {
         // A clock that was ahead once: without this, nothing would be due until that time has come.
         intake.offer(vec![], vec![put(flow, now)]).await?;
@@ -230,6 +286,14 @@ mod tests {
         Occurrences::new(&Schedule { when, missed: Missed::RunOnce, overlap: Overlap::Skip }).unwrap()
     }
 
+    /// Due at every quarter of an hour.
+    fn quarterly() -> crate::check::CheckedFlow {
+        let mut hunt = flow("hunt", "schedule", "");
+        let when = When::Every(Duration::from_secs(900));
+        hunt.trigger.schedule = Some(Schedule { when, missed: Missed::RunOnce, overlap: Overlap::Skip });
+        hunt
+    }
+
     fn next(clock: &Occurrences, from: &str, count: usize) -> Vec<String> {
         let mut now = at(from);
         (0..count)
@@ -264,19 +328,17 @@ mod tests {
 
     #[tokio::test]
     async fn an_occurrence_starts_one_run_with_its_window() {
-        let schedule =
-            Schedule { when: When::Every(Duration::from_secs(900)), missed: Missed::RunOnce, overlap: Overlap::Skip };
-        let mut desk = Desk::new(vec![flow("hunt", "schedule", "")]);
+        let mut desk = Desk::new(vec![quarterly()]);
         let deployed = desk.intake.flows.find("hunt").unwrap();
         let now = at("2026-11-20T00:16:00Z");
-        tick(&desk.intake, &deployed, &schedule, now).await.unwrap();
-        tick(&desk.intake, &deployed, &schedule, now).await.unwrap();
+        tick(&desk.intake, &deployed, now).await.unwrap();
+        tick(&desk.intake, &deployed, now).await.unwrap();
         let rows = desk.taken();
         assert_eq!(rows.len(), 1);
         assert_eq!(rows[0].key, "schedule:2026-11-20T00:15:00Z");
         assert_eq!(rows[0].payload.get("window_start"), Some(&Value::Datetime(at("2026-11-19T22:00:00Z"))));
         // Still going: the next one is skipped, and not run later.
-        tick(&desk.intake, &deployed, &schedule, at("2026-11-20T00:31:00Z")).await.unwrap();
+        tick(&desk.intake, &deployed, at("2026-11-20T00:31:00Z")).await.unwrap();
         assert_eq!(desk.taken(), []);
         assert_eq!(instant(&desk.intake, "schedule/hunt/last").unwrap(), Some(at("2026-11-20T00:30:00Z")));
         // A newer run that has ended does not hide the one that goes on.
@@ -294,15 +356,35 @@ mod tests {
         assert!(going(&desk.intake, "hunt").unwrap());
     }
 
+    #[test]
+    fn a_flow_is_looked_at_when_it_is_due_and_all_are_when_the_clock_went_back() {
+        let now = at("2026-11-20T00:00:00Z");
+        let flows = ["a", "b"].map(|name| {
+            let flow = crate::check::CheckedFlow { name: name.into(), ..quarterly() };
+            Deployed::of(Arc::new(flow), crate::flow::model::Mode::Live, now)
+        });
+        let deployment = Deployment::new(flows.to_vec(), crate::trigger::Given::default());
+        let mut agenda = Agenda::new(&deployment, now);
+        let (a, first) = agenda.pop(now).unwrap();
+        let (b, second) = agenda.pop(now).unwrap();
+        assert_eq!([&**first.name(), &**second.name()], ["a", "b"]);
+        assert!(agenda.pop(now).is_none() && agenda.next().is_none());
+        agenda.push(a, Some(at("2026-11-20T00:30:00Z")));
+        agenda.push(b, Some(at("2026-11-20T00:15:00Z")));
+        assert_eq!(agenda.next(), Some(at("2026-11-20T00:15:00Z")));
+        assert_eq!(agenda.pop(at("2026-11-20T00:20:00Z")).map(|(index, _)| index), Some(b));
+        assert!(agenda.pop(at("2026-11-20T00:20:00Z")).is_none());
+        assert!(!agenda.went_back(at("2026-11-20T00:20:00Z")));
+        assert!(agenda.went_back(at("2026-11-19T00:20:00Z")));
+    }
+
     #[tokio::test]
     async fn a_clock_that_was_ahead_does_not_silence_a_schedule() {
-        let schedule =
-            Schedule { when: When::Every(Duration::from_secs(900)), missed: Missed::RunOnce, overlap: Overlap::Skip };
-        let mut desk = Desk::new(vec![flow("hunt", "schedule", "")]);
+        let mut desk = Desk::new(vec![quarterly()]);
         let deployed = desk.intake.flows.find("hunt").unwrap();
         desk.intake.offer(vec![], vec![put("hunt", at("2027-11-20T00:00:00Z"))]).await.unwrap();
-        tick(&desk.intake, &deployed, &schedule, at("2026-11-20T00:14:00Z")).await.unwrap();
-        tick(&desk.intake, &deployed, &schedule, at("2026-11-20T00:16:00Z")).await.unwrap();
+        tick(&desk.intake, &deployed, at("2026-11-20T00:14:00Z")).await.unwrap();
+        tick(&desk.intake, &deployed, at("2026-11-20T00:16:00Z")).await.unwrap();
         assert_eq!(desk.taken().len(), 1);
     }
 }

@@ -6,8 +6,10 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::*;
 use crate::catalog::{Effect, Type};
+use crate::check::CheckedFlow;
 use crate::check::program::{Block, Bundle, CheckedTrigger};
 use crate::clock::Clock;
+use crate::flow::model::Mode;
 use crate::journal::RunRow;
 use crate::journal::memory::MemoryStore;
 
@@ -19,12 +21,13 @@ pub(crate) struct Desk {
 impl Desk {
     pub(crate) fn new(flows: Vec<CheckedFlow>) -> Self {
         let (sender, accepted) = tokio::sync::mpsc::unbounded_channel();
-        let flows = flows.into_iter().map(|flow| Deployed { flow: Arc::new(flow), mode: Mode::Live, activated: now() });
+        let flows = flows.into_iter().map(|flow| Deployed::of(Arc::new(flow), Mode::Live, now()));
         let clock = Clock::from_fn(now);
         let gate = Arc::new(Gate::new(0, 1000));
         gate.enter(Phase::Serving);
         let store = Arc::new(MemoryStore::new());
-        let intake = Intake::new(store, Flows::new(flows.collect()), clock, gate, sender);
+        let intake =
+            Intake::new(store, Flows::new(Deployment::new(flows.collect(), Given::default())), clock, gate, sender);
         Desk { intake: Arc::new(intake), accepted }
     }
 

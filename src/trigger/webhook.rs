@@ -141,17 +141,19 @@ async fn offer(
 ) -> Result<Response, Refusal> {
     let intake = &hooks.intake;
     let mut events = vec![];
-    for deployed in intake.flows.now().iter() {
-        let Some((_, fields)) = deployed.flow.trigger.webhook.as_ref().filter(|(hook, _)| hook == name) else {
-            continue;
-        };
+    for deployed in intake.flows.now().hooked(name) {
+        let trigger = deployed.trigger().map_err(|error| {
+            tracing::error!(%error, hook = %name, "a webhook's flow could not be compiled");
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "a flow of this webhook could not be compiled")
+        })?;
+        let Some((_, fields)) = &trigger.webhook else { continue };
         // Each flow keeps the fields that it declares, whatever another one declares for the same webhook.
         let payload = form::fill(fields, given).map_err(|message| Refusal::new(StatusCode::BAD_REQUEST, message))?;
         events.push(Event {
             kind: "webhook".into(),
             connection: Some(Arc::clone(name)),
             flow: None,
-            only: Some(Arc::clone(&deployed.flow.name)),
+            only: Some(Arc::clone(deployed.name())),
             key: format!("{name}:{}", key.text),
             occurred: intake.clock.now(),
             payload,

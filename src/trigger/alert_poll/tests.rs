@@ -32,7 +32,7 @@ fn setup(answers: Answers) -> (Desk, Arc<Service>, Poller) {
         connection: "mde".into(),
         action: Arc::clone(Catalog::builtin().unwrap().action("mde.list_alerts").unwrap()),
         since: "created".into(),
-        every: Duration::from_secs(30),
+        default: Duration::from_secs(30),
         intake: Arc::clone(&desk.intake),
         client: Arc::clone(&service) as Arc<dyn Fetch>,
         watermark: now(),
