@@ -6,13 +6,15 @@ use std::sync::mpsc::channel;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Answer, Batch, Blob, Offer, Op, Reservation, RunNo, RunQuery, RunRow, RunStatus, Store, StoreError};
+use super::{
+    Answer, Batch, Blob, Offer, Op, Queued, Reservation, RunNo, RunQuery, RunRow, RunStatus, Sleep, Store, StoreError,
+};
 use crate::id::RunId;
 use crate::value::Value;
 
 /// Runs every case on an empty store of its own.
 pub fn suite(open: &dyn Fn() -> Arc<dyn Store>) {
-    let cases: [fn(&dyn Store); 14] = [
+    let cases: [fn(&dyn Store); 16] = [
         answers_come_in_the_order_of_submission,
         an_event_starts_one_run,
         a_duplicate_in_one_batch_is_refused,
@@ -20,6 +22,8 @@ pub fn suite(open: &dyn Fn() -> Arc<dyn Store>) {
         turns_have_no_gap_and_no_double,
         a_failing_batch_leaves_nothing_and_harms_nobody,
         statuses_and_the_end_are_kept,
+        what_has_not_begun_is_read_in_slices,
+        who_sleeps_is_known_by_its_instant,
         runs_are_listed_by_every_criterion,
         runs_are_listed_in_pages,
         claims_end_and_are_released,
@@ -162,7 +166,8 @@ fn statuses_and_the_end_are_kept(store: &dyn Store) {
     let reason = Some("asks: 5 in 10m".to_owned());
     write(store, vec![Op::Status { run: row.no, status: RunStatus::Waiting, reason: reason.clone() }]).unwrap();
     assert_eq!((read().status, read().reason), (RunStatus::Waiting, reason));
-    assert_eq!(store.unfinished().unwrap(), [read()]);
+    assert_eq!(store.awake().unwrap(), [row.no]);
+    assert_eq!(store.run_numbered(row.no).unwrap(), Some(read()));
     write(store, vec![Op::Status { run: row.no, status: RunStatus::Running, reason: None }]).unwrap();
     assert_eq!((read().status, read().reason, read().ended), (RunStatus::Running, None, None));
     let effects = BTreeMap::from([("mde.isolate_machine".to_owned(), 1)]);
@@ -177,10 +182,47 @@ fn statuses_and_the_end_are_kept(store: &dyn Store) {
     let end = read();
     assert_eq!((end.status, end.ended, end.effects), (RunStatus::Dead, Some(at(99)), effects));
     assert_eq!(end.payload, row.payload);
-    assert!(store.unfinished().unwrap().is_empty());
+    assert!(store.awake().unwrap().is_empty());
     start(store, "f", "l");
     let counts = BTreeMap::from([(RunStatus::Queued, 1), (RunStatus::Dead, 1)]);
     assert_eq!(store.counts().unwrap(), counts);
+}
+
+fn what_has_not_begun_is_read_in_slices(store: &dyn Store) {
+    let rows: Vec<RunRow> = (0..5).map(|n| start(store, "f", &n.to_string())).collect();
+    let [first, second, third, fourth, last] = &rows[..] else { panic!("five were started") };
+    let queued = |after, limit| store.queued(after, limit).unwrap();
+    let slice = |rows: &[&RunRow], horizon, more| Queued {
+        rows: rows.iter().map(|row| (*row).clone()).collect(),
+        horizon,
+        more,
+    };
+    assert_eq!(queued(0, 2), slice(&[first, second], second.no, true));
+    assert_eq!(queued(second.no, 9), slice(&[third, fourth, last], last.no, false));
+    write(store, vec![Op::Status { run: third.no, status: RunStatus::Running, reason: None }, turn(third.no, 0)])
+        .unwrap();
+    assert_eq!(queued(second.no, 2), slice(&[fourth, last], last.no, true));
+    assert_eq!(queued(last.no, 2), slice(&[], last.no, false));
+    assert_eq!(store.awake().unwrap(), [third.no]);
+    assert_eq!(store.run_numbered(last.no + 1).unwrap(), None);
+}
+
+fn who_sleeps_is_known_by_its_instant(store: &dyn Store) {
+    let runs: Vec<RunNo> = (0..5).map(|n| start(store, "f", &n.to_string()).no).collect();
+    let begin = |run: &RunNo| Op::Status { run: *run, status: RunStatus::Running, reason: None };
+    write(store, runs.iter().map(begin).collect()).unwrap();
+    let sleep = |run: usize, sleep| Op::Sleep { run: runs[run], sleep };
+    let until = |second| Sleep::Until(at(second));
+    write(store, vec![sleep(0, until(9)), sleep(1, Sleep::ForPerson), sleep(2, until(5)), sleep(3, until(7))]).unwrap();
+    assert_eq!(store.awake().unwrap(), [runs[4]]);
+    assert_eq!(store.sleepers().unwrap(), [(runs[2], at(5)), (runs[3], at(7)), (runs[0], at(9))]);
+    let end =
+        Op::Finish { run: runs[3], status: RunStatus::Succeeded, reason: None, ended: at(8), effects: BTreeMap::new() };
+    write(store, vec![sleep(2, Sleep::Awake), sleep(0, until(3)), end]).unwrap();
+    assert_eq!(store.awake().unwrap(), [runs[2], runs[4]]);
+    assert_eq!(store.sleepers().unwrap(), [(runs[0], at(3))]);
+    let unknown = Op::Sleep { run: runs[4] + 1, sleep: Sleep::ForPerson };
+    assert!(matches!(write(store, vec![unknown]), Err(StoreError::Failed(_))));
 }
 
 fn runs_are_listed_by_every_criterion(store: &dyn Store) {
@@ -203,8 +245,6 @@ fn runs_are_listed_by_every_criterion(store: &dyn Store) {
 
 fn runs_are_listed_in_pages(store: &dyn Store) {
     let mut numbers: Vec<RunNo> = (0..7).map(|n| start(store, "f", &n.to_string()).no).collect();
-    let in_order: Vec<RunNo> = store.unfinished().unwrap().iter().map(|row| row.no).collect();
-    assert_eq!(in_order, numbers);
     numbers.reverse();
     let mut query = RunQuery { limit: 3, ..RunQuery::default() };
     let mut seen = vec![];

@@ -8,7 +8,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-use super::{Answer, Batch, Blob, Offer, Op, Reservation, RunNo, RunQuery, RunRow, RunStatus, Store, StoreError};
+use super::{
+    Answer, Batch, Blob, Offer, Op, Queued, Reservation, RunNo, RunQuery, RunRow, RunStatus, Sleep, Store, StoreError,
+};
 use crate::id::{RunId, digest16};
 
 /// The store trait over maps.
@@ -21,6 +23,7 @@ pub struct MemoryStore {
 struct State {
     runs: BTreeMap<RunNo, RunRow>,
     by_id: BTreeMap<RunId, RunNo>,
+    asleep: BTreeMap<RunNo, Sleep>,
     by_event: BTreeMap<[u8; 16], RunNo>,
     turns: BTreeMap<(RunNo, u32), Vec<u8>>,
     blobs: BTreeMap<(RunNo, String, u32), Vec<u8>>,
@@ -62,8 +65,35 @@ impl Store for MemoryStore {
         Ok(state.runs.values().rev().filter(|row| matches(query, row)).take(limit).cloned().collect())
     }
 
-    fn unfinished(&self) -> Result<Vec<RunRow>, StoreError> {
-        Ok(self.state().runs.values().filter(|row| !row.status.is_final()).cloned().collect())
+    fn run_numbered(&self, no: RunNo) -> Result<Option<RunRow>, StoreError> {
+        Ok(self.state().runs.get(&no).cloned())
+    }
+
+    fn queued(&self, after: RunNo, limit: usize) -> Result<Queued, StoreError> {
+        let state = self.state();
+        let queued = state.runs.range(after + 1..).map(|(_, row)| row).filter(|row| row.status == RunStatus::Queued);
+        let rows: Vec<RunRow> = queued.take(limit).cloned().collect();
+        let last = state.runs.last_key_value().map_or(0, |(last, _)| *last);
+        let more = rows.len() >= limit;
+        let horizon = rows.last().filter(|_| more).map_or(last, |row| row.no);
+        Ok(Queued { rows, horizon, more })
+    }
+
+    fn awake(&self) -> Result<Vec<RunNo>, StoreError> {
+        let state = self.state();
+        let begun = state.runs.values().filter(|row| !row.status.is_final() && row.status != RunStatus::Queued);
+        Ok(begun.map(|row| row.no).filter(|no| !state.asleep.contains_key(no)).collect())
+    }
+
+    fn sleepers(&self) -> Result<Vec<(RunNo, Timestamp)>, StoreError> {
+        let state = self.state();
+        let until = |(no, sleep): (&RunNo, &Sleep)| match sleep {
+            Sleep::Until(at) => Some((*no, *at)),
+            Sleep::Awake | Sleep::ForPerson => None,
+        };
+        let mut found: Vec<_> = state.asleep.iter().filter_map(until).collect();
+        found.sort_by_key(|(no, at)| (*at, *no));
+        Ok(found)
     }
 
     fn turns(&self, run: RunNo) -> Result<Vec<Vec<u8>>, StoreError> {
@@ -146,7 +176,9 @@ impl State {
                     }
                     new_turns.insert((*run, *seq), ());
                 }
-                Op::Status { run, .. } | Op::Finish { run, .. } if !self.runs.contains_key(run) => {
+                Op::Status { run, .. } | Op::Sleep { run, .. } | Op::Finish { run, .. }
+                    if !self.runs.contains_key(run) =>
+                {
                     return Err(StoreError::Failed(format!("there is no run number {run}")));
                 }
                 _ => {}
@@ -165,7 +197,10 @@ impl State {
                     (row.status, row.reason) = (status, reason);
                 }
             }
+            Op::Sleep { run, sleep: Sleep::Awake } => drop(self.asleep.remove(&run)),
+            Op::Sleep { run, sleep } => drop(self.asleep.insert(run, sleep)),
             Op::Finish { run, status, reason, ended, effects } => {
+                self.asleep.remove(&run);
                 if let Some(row) = self.runs.get_mut(&run) {
                     (row.status, row.reason, row.ended, row.effects) = (status, reason, Some(ended), effects);
                 }

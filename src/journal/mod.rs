@@ -142,6 +142,8 @@ pub enum Op {
     Turn { run: RunNo, seq: u32, body: Vec<u8> },
     /// A run's status and why; `Waiting` and `Uncertain` with a reason, `Running` again afterwards.
     Status { run: RunNo, status: RunStatus, reason: Option<String> },
+    /// Whether a run needs a place in memory. Its end wakes it for good.
+    Sleep { run: RunNo, sleep: Sleep },
     /// The end of a run.
     Finish { run: RunNo, status: RunStatus, reason: Option<String>, ended: Timestamp, effects: BTreeMap<String, u64> },
     /// A full, redacted answer for people; at most 1 MiB, longer ones are cut by the caller.
@@ -162,6 +164,27 @@ pub enum Op {
     Skipped { flow: String, key: String, at: Timestamp, body: Vec<u8> },
     /// One line of the audit log.
     Audit { at: Timestamp, body: Vec<u8> },
+}
+
+/// Whether a run that has begun may lie on disk alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sleep {
+    /// No: it makes calls, holds something or waits for it, and is taken up again at every start.
+    Awake,
+    /// Nothing happens to it before this instant, unless a person does something.
+    Until(Timestamp),
+    /// Only a person makes it go on.
+    ForPerson,
+}
+
+/// Runs that wait to begin.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Queued {
+    pub rows: Vec<RunRow>,
+    /// Up to this number `rows` has all that are queued.
+    pub horizon: RunNo,
+    /// Whether the limit was reached, so that there may be more behind the horizon.
+    pub more: bool,
 }
 
 /// What an operation answers; `None` for most.
@@ -237,8 +260,13 @@ pub trait Store: Send + Sync + 'static {
 
     fn run(&self, id: &RunId) -> Result<Option<RunRow>, StoreError>;
     fn runs(&self, query: &RunQuery) -> Result<Vec<RunRow>, StoreError>;
-    /// Runs that are not final, in the order of acceptance.
-    fn unfinished(&self) -> Result<Vec<RunRow>, StoreError>;
+    fn run_numbered(&self, no: RunNo) -> Result<Option<RunRow>, StoreError>;
+    /// The first `limit` runs with numbers above `after` that have not begun, in the order of acceptance.
+    fn queued(&self, after: RunNo, limit: usize) -> Result<Queued, StoreError>;
+    /// Numbers of the runs that have begun, have not ended and do not sleep, in the order of acceptance.
+    fn awake(&self) -> Result<Vec<RunNo>, StoreError>;
+    /// Runs that sleep until an instant, the earliest first.
+    fn sleepers(&self) -> Result<Vec<(RunNo, Timestamp)>, StoreError>;
     /// Bodies of a run's turns in order of `seq`, from 0 without a gap.
     fn turns(&self, run: RunNo) -> Result<Vec<Vec<u8>>, StoreError>;
     fn blobs(&self, run: RunNo) -> Result<Vec<Blob>, StoreError>;

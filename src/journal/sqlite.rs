@@ -20,7 +20,7 @@ use std::thread::JoinHandle;
 
 use jiff::Timestamp;
 
-use super::{Batch, Blob, Reservation, RunNo, RunQuery, RunRow, RunStatus, Store, StoreError};
+use super::{Batch, Blob, Queued, Reservation, RunNo, RunQuery, RunRow, RunStatus, Store, StoreError};
 use crate::id::RunId;
 
 /// A store in a folder of its own.
@@ -96,8 +96,20 @@ impl Store for SqliteStore {
         self.reads.with(|connection| read::runs(connection, query))
     }
 
-    fn unfinished(&self) -> Result<Vec<RunRow>, StoreError> {
-        self.reads.with(read::unfinished)
+    fn run_numbered(&self, no: RunNo) -> Result<Option<RunRow>, StoreError> {
+        self.reads.with(|connection| read::run_numbered(connection, no))
+    }
+
+    fn queued(&self, after: RunNo, limit: usize) -> Result<Queued, StoreError> {
+        self.reads.with(|connection| read::queued(connection, after, limit))
+    }
+
+    fn awake(&self) -> Result<Vec<RunNo>, StoreError> {
+        self.reads.with(read::awake)
+    }
+
+    fn sleepers(&self) -> Result<Vec<(RunNo, Timestamp)>, StoreError> {
+        self.reads.with(read::sleepers)
     }
 
     fn turns(&self, run: RunNo) -> Result<Vec<Vec<u8>>, StoreError> {

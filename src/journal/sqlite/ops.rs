@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use rusqlite::{Connection, Params, params};
 
-use super::schema::nanos;
+use super::schema::{NEVER, nanos};
 use crate::id::{RunId, digest16};
-use crate::journal::{Answer, Offer, Op, RunNo, RunRow, RunStatus, StoreError};
+use crate::journal::{Answer, Offer, Op, RunNo, RunRow, RunStatus, Sleep, StoreError};
 
 /// Carries out one operation inside the transaction that is open.
 ///
@@ -22,6 +22,7 @@ pub(super) fn apply(connection: &Connection, op: &Op) -> Result<Answer, StoreErr
         Op::Finish { run, status, reason, ended, effects } => {
             return finish(connection, *run, *status, reason.as_deref(), *ended, effects);
         }
+        Op::Sleep { run, sleep } => return self::sleep(connection, *run, *sleep),
         Op::Claim { key, run, at, until } => return claim(connection, key, *run, *at, *until),
         Op::Blob { run, path, attempt, body } => at(
             "INSERT OR REPLACE INTO blobs (run, path, attempt, body) VALUES (?1, ?2, ?3, ?4)",
@@ -85,6 +86,15 @@ fn set_status(
     known(run, execute(connection, sql, params![run, status.as_str(), reason])?)
 }
 
+fn sleep(connection: &Connection, run: RunNo, sleep: Sleep) -> Result<Answer, StoreError> {
+    let wake = match sleep {
+        Sleep::Awake => None,
+        Sleep::Until(at) => Some(nanos(at).min(NEVER - 1)),
+        Sleep::ForPerson => Some(NEVER),
+    };
+    known(run, execute(connection, "UPDATE runs SET wake = ?2 WHERE no = ?1", params![run, wake])?)
+}
+
 fn finish(
     connection: &Connection,
     run: RunNo,
@@ -93,7 +103,7 @@ fn finish(
     ended: Timestamp,
     effects: &BTreeMap<String, u64>,
 ) -> Result<Answer, StoreError> {
-    let sql = "UPDATE runs SET status = ?2, reason = ?3, ended = ?4, effects = ?5 WHERE no = ?1";
+    let sql = "UPDATE runs SET status = ?2, reason = ?3, ended = ?4, effects = ?5, wake = NULL WHERE no = ?1";
     let effects = (!effects.is_empty()).then(|| json(effects)).transpose()?;
     known(run, execute(connection, sql, params![run, status.as_str(), reason, nanos(ended), effects])?)
 }

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, params, params_from_it
 
 use super::schema::{self, instant, nanos};
 use crate::id::RunId;
-use crate::journal::{Blob, Reservation, RunNo, RunQuery, RunRow, RunStatus, StoreError};
+use crate::journal::{Blob, Queued, Reservation, RunNo, RunQuery, RunRow, RunStatus, StoreError};
 use crate::value::Value;
 
 /// Connections kept open for the next reader.
@@ -90,11 +90,43 @@ pub(super) fn runs(connection: &Connection, query: &RunQuery) -> Result<Vec<RunR
     rows(connection, &sql, &values)
 }
 
-pub(super) fn unfinished(connection: &Connection) -> Result<Vec<RunRow>, StoreError> {
-    let alive: Vec<&str> = RunStatus::ALL.into_iter().filter(|s| !s.is_final()).map(RunStatus::as_str).collect();
-    let places = vec!["?"; alive.len()].join(", ");
-    let values: Vec<&dyn ToSql> = alive.iter().map(|status| status as &dyn ToSql).collect();
-    rows(connection, &format!("{RUN} WHERE r.status IN ({places}) ORDER BY r.no"), &values)
+pub(super) fn run_numbered(connection: &Connection, no: RunNo) -> Result<Option<RunRow>, StoreError> {
+    let mut statement = connection.prepare_cached(&format!("{RUN} WHERE r.no = ?1"))?;
+    let mut found = statement.query([no])?;
+    found.next()?.map(run_row).transpose()
+}
+
+/// The last number is read first: what is accepted between the two reads is beyond the horizon.
+pub(super) fn queued(connection: &Connection, after: RunNo, limit: usize) -> Result<Queued, StoreError> {
+    let last = connection.prepare_cached("SELECT coalesce(max(no), 0) FROM runs")?.query_row([], |row| row.get(0))?;
+    let most = i64::try_from(limit).unwrap_or(i64::MAX);
+    let sql = "SELECT no FROM runs WHERE status = ?1 AND no > ?2 AND no <= ?3 ORDER BY no LIMIT ?4";
+    let mut statement = connection.prepare_cached(sql)?;
+    let numbers = statement.query_map(params![RunStatus::Queued.as_str(), after, last, most], |row| row.get(0))?;
+    let numbers: Vec<RunNo> = numbers.collect::<Result<_, _>>()?;
+    // Where the limit cut the list, only what is in it was seen.
+    let more = numbers.len() >= limit;
+    let horizon = numbers.last().filter(|_| more).copied().unwrap_or(last);
+    let sql = format!("{RUN} WHERE r.status = ?1 AND r.no > ?2 AND r.no <= ?3 ORDER BY r.no");
+    let rows = rows(connection, &sql, &[&RunStatus::Queued.as_str(), &after, &horizon])?;
+    Ok(Queued { rows, horizon, more })
+}
+
+pub(super) fn awake(connection: &Connection) -> Result<Vec<RunNo>, StoreError> {
+    let begun = |status: &RunStatus| !status.is_final() && *status != RunStatus::Queued;
+    let begun: Vec<&str> = RunStatus::ALL.into_iter().filter(begun).map(RunStatus::as_str).collect();
+    let places = vec!["?"; begun.len()].join(", ");
+    let sql = format!("SELECT no FROM runs WHERE status IN ({places}) AND wake IS NULL ORDER BY no");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let found = statement.query_map(params_from_iter(begun), |row| row.get(0))?;
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn sleepers(connection: &Connection) -> Result<Vec<(RunNo, Timestamp)>, StoreError> {
+    let sql = "SELECT no, wake FROM runs WHERE wake IS NOT NULL AND wake < ?1 ORDER BY wake, no";
+    let mut statement = connection.prepare_cached(sql)?;
+    let found = statement.query_map([schema::NEVER], |row| Ok((row.get(0)?, instant(row.get(1)?))))?;
+    Ok(found.collect::<Result<_, _>>()?)
 }
 
 pub(super) fn turns(connection: &Connection, run: RunNo) -> Result<Vec<Vec<u8>>, StoreError> {

@@ -15,7 +15,10 @@ use crate::journal::StoreError;
 pub(super) const FILE: &str = "watchfloor.db";
 
 /// The format that this version writes; kept in `user_version`.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
+
+/// `runs.wake` of a run that only a person makes go on; NULL stands for a run that does not sleep.
+pub(super) const NEVER: i64 = i64::MAX;
 
 /// How long to wait for another connection's lock: only recovery after a crash takes one that blocks.
 const BUSY: Duration = Duration::from_secs(10);
@@ -35,10 +38,12 @@ CREATE TABLE runs (
     accepted INTEGER NOT NULL,
     occurred INTEGER NOT NULL,
     ended INTEGER,
-    effects TEXT
+    effects TEXT,
+    wake INTEGER
 ) STRICT;
 CREATE INDEX runs_by_status ON runs (status, no);
 CREATE INDEX runs_by_flow ON runs (flow, no);
+CREATE INDEX runs_asleep ON runs (wake) WHERE wake IS NOT NULL;
 CREATE TABLE run_data (
     run INTEGER PRIMARY KEY,
     payload TEXT NOT NULL,
@@ -79,6 +84,12 @@ CREATE TABLE skipped (
     PRIMARY KEY (flow, key)
 ) STRICT;
 CREATE TABLE audit (no INTEGER PRIMARY KEY, at INTEGER NOT NULL, body BLOB NOT NULL) STRICT;
+";
+
+/// From format 1, in which no run slept.
+const SLEEP: &str = "
+ALTER TABLE runs ADD COLUMN wake INTEGER;
+CREATE INDEX runs_asleep ON runs (wake) WHERE wake IS NOT NULL;
 ";
 
 /// Makes the folder where missing and takes the lock that only one service can have.
@@ -166,6 +177,9 @@ pub(super) fn open_writer(file: &Path) -> Result<Connection, StoreError> {
     if found == 0 {
         let create = format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;");
         connection.execute_batch(&create)?;
+    }
+    if found == 1 {
+        connection.execute_batch(&format!("BEGIN IMMEDIATE; {SLEEP} PRAGMA user_version = {VERSION}; COMMIT;"))?;
     }
     Ok(connection)
 }

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Sender, channel};
 use super::writer::WriterLoop;
 use super::*;
 use crate::journal::conformance::{self, at, offer, start, write};
-use crate::journal::{Answer, Op};
+use crate::journal::{Answer, Op, Sleep};
 
 fn open(dir: &Path) -> SqliteStore {
     SqliteStore::open(dir).unwrap()
@@ -65,7 +65,7 @@ fn a_damaged_run_does_not_take_the_others() {
     let other = rusqlite::Connection::open(dir.path().join(schema::FILE)).unwrap();
     other.execute("UPDATE run_data SET payload = '{' WHERE run = ?1", [bad.no]).unwrap();
     other.execute("UPDATE runs SET status = 'melted' WHERE no = ?1", [odd.no]).unwrap();
-    assert_eq!(store.unfinished().unwrap(), std::slice::from_ref(&good));
+    assert_eq!(store.queued(0, 9).unwrap().rows, std::slice::from_ref(&good));
     assert_eq!(store.runs(&RunQuery::default()).unwrap(), [good]);
     assert_eq!(store.counts().unwrap(), BTreeMap::from([(RunStatus::Queued, 2)]));
     assert!(store.run(&bad.id).is_err());
@@ -114,6 +114,19 @@ fn a_newer_store_is_refused() {
     file.execute_batch("PRAGMA user_version = 99").unwrap();
     assert!(matches!(SqliteStore::open(dir.path()), Err(StoreError::Newer { found: 99, .. })));
     assert!(matches!(SqliteStore::open_read(dir.path()), Err(StoreError::Newer { found: 99, .. })));
+}
+
+#[test]
+fn a_store_of_the_first_format_is_brought_forward() {
+    let dir = tempfile::tempdir().unwrap();
+    let row = start(&open(dir.path()), "f", "mde:a");
+    let file = rusqlite::Connection::open(dir.path().join(schema::FILE)).unwrap();
+    file.execute_batch("DROP INDEX runs_asleep; ALTER TABLE runs DROP COLUMN wake; PRAGMA user_version = 1").unwrap();
+    drop(file);
+    let store = open(dir.path());
+    assert_eq!(store.queued(0, 9).unwrap().rows, std::slice::from_ref(&row));
+    write(&store, vec![Op::Sleep { run: row.no, sleep: Sleep::Until(at(1)) }]).unwrap();
+    assert_eq!(store.sleepers().unwrap(), [(row.no, at(1))]);
 }
 
 #[cfg(unix)]
