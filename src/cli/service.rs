@@ -83,11 +83,9 @@ pub(super) async fn start(plan: Plan) -> Result<Service, Error> {
     let deployed = Flows::new(deployment);
     let open = open_runs(&*store).map_err(runs::failed)?;
     let gate = Arc::new(Gate::new(open, config.max_backlog));
-    let (sender, accepted) = mpsc::unbounded_channel();
-    let intake = Arc::new(Intake::new(Arc::clone(&store), deployed.clone(), clock.clone(), Arc::clone(&gate), sender));
     let since = clock.now().checked_sub(horizon).unwrap_or(Timestamp::UNIX_EPOCH);
     let recent = store.reservations(since).map_err(runs::failed)?;
-    let pinned = Arc::new(Pinned::new(Arc::clone(&store), deployed, Arc::clone(&catalog)));
+    let pinned = Arc::new(Pinned::new(Arc::clone(&store), deployed.clone(), Arc::clone(&catalog)));
     let worker = Worker::start(Deps {
         store: Arc::clone(&store),
         client: Arc::new(client.clone()),
@@ -98,6 +96,11 @@ pub(super) async fn start(plan: Plan) -> Result<Service, Error> {
         in_flight: config.in_flight,
     })
     .await?;
+    let hand_over = {
+        let worker = worker.clone();
+        Box::new(move |rows| worker.accepted(rows))
+    };
+    let intake = Arc::new(Intake::new(Arc::clone(&store), deployed, clock.clone(), Arc::clone(&gate), hand_over));
     // Before anything else is begun, so that few ends are missed; `count_ends` makes up for those.
     let ends = worker.subscribe();
     let fetch: Arc<dyn Fetch> = Arc::new(client);
@@ -112,7 +115,6 @@ pub(super) async fn start(plan: Plan) -> Result<Service, Error> {
             tracing::error!(%error, "serving HTTP ended");
         }
     });
-    tasks.spawn(pass_on(accepted, worker.clone(), stop.clone()));
     tasks.spawn(count_ends(ends, Arc::clone(&store), gate, stop.clone()));
     let (catalog, fetch) = (Arc::clone(&handle.catalog), Arc::clone(&handle.fetch));
     let pollers = Pollers::start(Arc::clone(&intake), catalog, fetch, from, tasks.clone(), stop.clone());
@@ -136,23 +138,6 @@ impl Service {
             tracing::warn!("not all was answered in time; the rest is in the journal and is settled at the next start");
         }
         drop(self.published);
-    }
-}
-
-/// Accepted runs go to the worker.
-async fn pass_on(
-    mut accepted: mpsc::UnboundedReceiver<Vec<crate::journal::RunRow>>,
-    worker: Worker,
-    stop: CancellationToken,
-) {
-    loop {
-        tokio::select! {
-            rows = accepted.recv() => match rows {
-                Some(rows) => worker.accepted(rows),
-                None => return,
-            },
-            () = stop.cancelled() => return,
-        }
     }
 }
 

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Deployed, Event, Flows, Gate};
 use crate::clock::Clock;
@@ -16,14 +15,16 @@ use crate::value::Value;
 /// Longest key of an event; a longer one is replaced by its hash.
 const MAX_KEY: usize = 512;
 
+/// Hears of accepted runs when they are on disk, in the order of their numbers within each call. Must not block.
+pub type Accepted = Box<dyn Fn(Vec<RunRow>) + Send + Sync>;
+
 /// Takes events, for every trigger.
 pub struct Intake {
     pub store: Arc<dyn Store>,
     pub flows: Flows,
     pub clock: Clock,
     pub gate: Arc<Gate>,
-    /// Accepted runs, in the order of their numbers within each batch.
-    pub accepted: UnboundedSender<Vec<RunRow>>,
+    accepted: Accepted,
     bundles: Mutex<HashSet<Arc<str>>>,
 }
 
@@ -50,13 +51,7 @@ pub struct Skip {
 }
 
 impl Intake {
-    pub fn new(
-        store: Arc<dyn Store>,
-        flows: Flows,
-        clock: Clock,
-        gate: Arc<Gate>,
-        accepted: UnboundedSender<Vec<RunRow>>,
-    ) -> Self {
+    pub fn new(store: Arc<dyn Store>, flows: Flows, clock: Clock, gate: Arc<Gate>, accepted: Accepted) -> Self {
         Intake { store, flows, clock, gate, accepted, bundles: Mutex::default() }
     }
 
@@ -100,8 +95,7 @@ impl Intake {
         if !rows.is_empty() {
             offered.started = rows.iter().map(|row| row.id.clone()).collect();
             self.gate.accepted(rows.len() as u64);
-            // Nobody listens only while stopping; the rows are on disk and the next start takes them.
-            drop(self.accepted.send(rows));
+            (self.accepted)(rows);
         }
         Ok(offered)
     }

@@ -26,8 +26,13 @@ impl Desk {
         let gate = Arc::new(Gate::new(0, 1000));
         gate.enter(Phase::Serving);
         let store = Arc::new(MemoryStore::new());
-        let intake =
-            Intake::new(store, Flows::new(Deployment::new(flows.collect(), Given::default())), clock, gate, sender);
+        let intake = Intake::new(
+            store,
+            Flows::new(Deployment::new(flows.collect(), Given::default())),
+            clock,
+            gate,
+            Box::new(move |rows| drop(sender.send(rows))),
+        );
         Desk { intake: Arc::new(intake), accepted }
     }
 

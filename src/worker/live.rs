@@ -11,7 +11,7 @@ use crate::engine::{Call, Command, InputKind, RunState, Target};
 use crate::flow::model::OnFull;
 use crate::guard::Permit;
 use crate::id::OpId;
-use crate::journal::{RunRow, RunStatus};
+use crate::journal::{RunRow, RunStatus, Sleep};
 
 /// An operation without an answer yet.
 #[derive(Debug)]
@@ -69,6 +69,10 @@ pub(super) struct Live {
     pub(super) decided: BTreeMap<Arc<str>, Permit>,
     /// Counted among those that make calls.
     pub(super) busy: bool,
+    /// Counted among those that could sleep.
+    pub(super) naps: bool,
+    /// What the store says of its sleep, where that is known.
+    pub(super) sleep: Option<Sleep>,
 }
 
 impl Live {
@@ -86,12 +90,22 @@ impl Live {
             blobs: Vec::new(),
             decided: BTreeMap::new(),
             busy: false,
+            naps: false,
+            sleep: Some(Sleep::Awake),
         }
     }
 
     /// Whether the run makes calls now, as against waiting for a time, a lock or a person.
     pub(super) fn calls(&self) -> bool {
         self.open.values().any(|open| matches!(open, Open::Call { .. } | Open::Check(_) | Open::Once { .. }))
+    }
+
+    /// Its timers that have not run out.
+    pub(super) fn timers(&self) -> impl Iterator<Item = (Timestamp, OpId)> {
+        self.open.iter().filter_map(|(op, open)| match open {
+            Open::Timer(at) => Some((*at, *op)),
+            _ => None,
+        })
     }
 
     /// Whether it has its place in its group, as against waiting for one.

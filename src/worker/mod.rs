@@ -4,9 +4,14 @@
 
 mod groups;
 mod live;
+mod queue;
+mod reading;
 pub mod recover;
 mod resume;
 mod run_loop;
+mod sleep;
+#[cfg(test)]
+mod tests;
 mod timers;
 pub mod turn;
 
@@ -14,6 +19,8 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
+use self::queue::{Inlet, Passed};
+use self::reading::Found;
 use crate::catalog::Effect;
 use crate::check::CheckedFlow;
 use crate::clock::Clock;
@@ -22,7 +29,7 @@ use crate::engine::Outcome;
 use crate::flow::model::Mode;
 use crate::guard::{Guard, Permit};
 use crate::id::{OpId, RunId};
-use crate::journal::{RunNo, RunRow, Store};
+use crate::journal::{Queued, RunNo, RunRow, Store, StoreError};
 use crate::value::Value;
 
 /// The flows that runs are pinned to.
@@ -57,11 +64,28 @@ pub enum RunEvent {
 #[derive(Clone)]
 pub struct Worker {
     sender: mpsc::UnboundedSender<Msg>,
+    inlet: Arc<Inlet>,
 }
 
 /// One closed enum into the loop.
-pub(crate) enum Msg {
+enum Msg {
     Accepted(Vec<RunRow>),
+    /// Accepted runs were left on disk.
+    Left,
+    /// The next of the queue; nothing where it could not be read.
+    Queued(Option<Queued>),
+    /// Runs whose time has come.
+    Due(Vec<(RunNo, Result<Found, StoreError>)>),
+    /// A run that was wanted; nothing where there is no such run.
+    Read {
+        run: RunId,
+        found: Result<Option<Found>, String>,
+    },
+    /// A turn after which the run may sleep is on disk.
+    Sleeps {
+        run: RunNo,
+        seq: u32,
+    },
     /// A turn's commit came back: its calls may go.
     Committed {
         run: RunNo,
@@ -105,7 +129,7 @@ pub(crate) enum Msg {
 /// How much is going on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Accepted, not begun.
+    /// Accepted, not begun, and in memory already.
     pub queued: usize,
     /// In memory, whether they make calls or wait.
     pub live: usize,
@@ -117,13 +141,19 @@ impl Worker {
     pub async fn start(deps: Deps) -> Result<Worker, crate::error::Error> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let run_loop = run_loop::Loop::resume(deps, sender.clone()).await?;
+        let inlet = run_loop.queue.inlet();
         tokio::spawn(run_loop.run(receiver));
-        Ok(Worker { sender })
+        Ok(Worker { sender, inlet })
     }
 
-    /// Hands over runs that were accepted and are on disk.
+    /// Hands over runs that were accepted and are on disk. Where too many wait already they stay there, and the loop reads
+    /// them when it has room: what is accepted takes no memory.
     pub fn accepted(&self, rows: Vec<RunRow>) {
-        self.tell(Msg::Accepted(rows));
+        match self.inlet.pass(rows) {
+            Passed::On(rows) => self.tell(Msg::Accepted(rows)),
+            Passed::Left => self.tell(Msg::Left),
+            Passed::LeftToo => {}
+        }
     }
 
     /// Ends a run that has not ended. The error says why it can't be.

@@ -1,33 +1,38 @@
 //! How runs come back, and how they end from outside: replay at the start, again after a failed write, cancellation.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::groups::{Groups, Place};
 use super::live::{Live, Open};
-use super::recover::{self, Replayed};
-use super::run_loop::{After, CancelAnswer, Loop, Work, finish_op};
+use super::queue::Queue;
+use super::reading::{self, Found, Wanted, Wants};
+use super::recover::Replayed;
+use super::run_loop::{After, CancelAnswer, Loop, Work, ended, finish_op};
+use super::sleep::Sleepers;
 use super::timers::Timers;
 use super::{Deps, Msg, RunEvent};
 use crate::engine::{InputKind, Outcome};
 use crate::guard::locks::Locks;
 use crate::id::{OpId, RunId};
-use crate::journal::{Answer, Batch, Op, RunNo, RunRow, RunStatus};
+use crate::journal::{Answer, Batch, Op, RunNo, RunRow, RunStatus, StoreError};
 
 /// After a write failed, the run is read again from the disk.
-const RELOAD: std::time::Duration = std::time::Duration::from_secs(2);
+pub(super) const RELOAD: std::time::Duration = std::time::Duration::from_secs(2);
 
 impl Loop {
-    /// Replays what the store has not finished, takes its locks back, and asks again for what was open.
+    /// Replays what the store has going, takes its locks back, and asks again for what was open. What is queued or asleep
+    /// stays on disk.
     pub(super) async fn resume(deps: Deps, sender: mpsc::UnboundedSender<Msg>) -> Result<Loop, crate::error::Error> {
         let mut this = Loop {
+            queue: Queue::new(2 * deps.in_flight),
             deps,
             sender,
             runs: HashMap::new(),
-            queue: VecDeque::new(),
-            cancelled: HashSet::new(),
+            sleepers: Sleepers::default(),
+            wants: Wants::default(),
             locks: Locks::default(),
             groups: Groups::default(),
             timers: Timers::default(),
@@ -36,22 +41,29 @@ impl Loop {
             draining: None,
             pending: VecDeque::new(),
         };
-        let store = this.deps.store.clone();
-        let rows = tokio::task::spawn_blocking(move || {
-            let rows = store.unfinished()?;
-            rows.into_iter().map(|row| Ok((store.turns(row.no)?, row))).collect::<Result<Vec<_>, _>>()
+        let (store, registry) = (this.deps.store.clone(), this.deps.registry.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            let found = |no: RunNo| (no, reading::find_numbered(&*store, &*registry, no));
+            let awake: Vec<_> = store.awake()?.into_iter().map(found).collect();
+            Ok::<_, StoreError>((awake, store.sleepers()?))
         });
         let unreadable = |e: String| crate::error::Error::unavailable(format!("reading unfinished runs: {e}"));
-        let rows = rows
-            .await
-            .map_err(|e| unreadable(e.to_string()))?
-            .map_err(|e: crate::journal::StoreError| unreadable(e.to_string()))?;
+        let (awake, sleepers) =
+            read.await.map_err(|e| unreadable(e.to_string()))?.map_err(|e| unreadable(e.to_string()))?;
+        for (no, at) in sleepers {
+            this.sleepers.add(at, no);
+        }
         let mut resumed = Vec::new();
-        for (turns, row) in rows {
-            if turns.is_empty() {
-                this.queue.push_back(row);
-            } else if let Some(no) = this.restore(row, &turns) {
-                resumed.push(no);
+        for (no, found) in awake {
+            match found {
+                Ok(Found::Begun(replayed)) => resumed.extend(this.restore(*replayed)),
+                Ok(Found::Stuck(row, why)) => this.strand(*row, &why),
+                Ok(Found::Unbegun(row)) => this.queue.again(*row),
+                Ok(Found::Ended(_)) => {}
+                Err(error) => {
+                    tracing::error!(run = no, %error, "an unfinished run can't be read; it is tried again in a minute");
+                    this.read_later(no);
+                }
             }
         }
         for no in resumed {
@@ -62,29 +74,81 @@ impl Loop {
     }
 
     /// Ends a run; the answer comes when that is on disk.
-    pub(super) fn cancel(&mut self, id: &RunId, by: String, reason: String, answer: CancelAnswer) {
-        if let Some(no) = self.runs.values().find(|live| live.row.id == *id && !live.stale).map(|live| live.row.no) {
-            return self.turn_for(no, vec![InputKind::Cancel { by, reason }], Some(answer));
+    pub(super) fn cancel(&mut self, run: RunId, by: String, reason: String, answer: CancelAnswer) {
+        let wanted = Wanted { input: Some(InputKind::Cancel { by, reason }), answer: Some(answer) };
+        match self.runs.values().find(|live| live.row.id == run && !live.stale).map(|live| live.row.no) {
+            Some(no) => self.give(no, vec![wanted]),
+            None => self.want(run, wanted),
         }
-        let row = match self.deps.store.run(id) {
-            Ok(Some(row)) if row.status.is_final() => Err(format!("run {id} has ended: {}", row.status.as_str())),
-            Ok(Some(row)) => Ok(row),
-            Ok(None) => Err(format!("no run {id}")),
-            Err(error) => Err(error.to_string()),
-        };
-        match row {
-            Ok(row) => self.end_unbegun(row, &by, &reason, answer),
-            Err(error) => drop(answer.send(Err(error))),
+    }
+
+    /// Gives a run in memory what it was wanted for.
+    pub(super) fn give(&mut self, no: RunNo, wanted: Vec<Wanted>) {
+        for Wanted { input, answer } in wanted {
+            if !self.runs.contains_key(&no) {
+                Wanted { input, answer }.refuse("the run has ended");
+            } else if let Some(input) = input {
+                self.turn_for(no, vec![input], answer);
+                self.settle();
+            }
+        }
+    }
+
+    /// A run that was wanted has been read.
+    pub(super) fn was_read(&mut self, run: RunId, found: Result<Option<Found>, String>) {
+        // Nothing is wanted any more where it came back or ended meanwhile: then what was read is out of date.
+        let wanted = self.wants.take(&run);
+        if wanted.is_empty() {
+            return;
+        }
+        if self.runs.values().any(|live| live.row.id == run) {
+            // Set aside: it is read again when what it sent is answered.
+            return self.wants.keep(run, wanted);
+        }
+        match found {
+            Ok(Some(Found::Begun(replayed))) => {
+                self.wants.keep(run.clone(), wanted);
+                self.bring_back(*replayed);
+                // Where it could not come back, or had ended.
+                self.wants.take(&run).into_iter().for_each(|wanted| wanted.refuse("the run can't go on"));
+            }
+            Ok(Some(Found::Unbegun(row))) => self.not_begun(*row, wanted, None),
+            Ok(Some(Found::Stuck(row, why))) => self.not_begun(*row, wanted, Some(&why)),
+            Ok(Some(Found::Ended(row))) => wanted.into_iter().for_each(|wanted| wanted.refuse(&ended(&row))),
+            Ok(None) => wanted.into_iter().for_each(|wanted| wanted.refuse(&format!("no run {run}"))),
+            Err(error) => {
+                tracing::error!(%run, error, "the run can't be read");
+                if wanted.iter().any(|wanted| wanted.input.is_none()) {
+                    self.reload_later(run);
+                }
+                wanted.into_iter().for_each(|wanted| wanted.refuse(&error));
+            }
+        }
+    }
+
+    /// A run that is queued, or stuck: it can be ended, and nothing else.
+    fn not_begun(&mut self, row: RunRow, wanted: Vec<Wanted>, stuck: Option<&str>) {
+        let mut row = Some(row);
+        for Wanted { input, answer } in wanted {
+            match (input, answer, row.take()) {
+                (Some(InputKind::Cancel { by, reason }), Some(answer), Some(row)) => {
+                    self.end_unbegun(row, &by, &reason, answer);
+                }
+                (None, _, Some(back)) => match stuck {
+                    Some(why) => self.strand(back, why),
+                    None => self.queue.again(back),
+                },
+                (input, answer, back) => {
+                    row = back;
+                    Wanted { input, answer }.refuse(stuck.unwrap_or("the run has not begun"));
+                }
+            }
         }
     }
 
     /// Ends a run that is queued, stranded, or not heard of yet: only its row is there.
     fn end_unbegun(&mut self, mut row: RunRow, by: &str, reason: &str, answer: CancelAnswer) {
-        let before = self.queue.len();
-        self.queue.retain(|queued| queued.no != row.no);
-        if self.queue.len() == before {
-            self.cancelled.insert(row.no);
-        }
+        self.queue.withdraw(row.no);
         let now = self.deps.clock.now();
         row.status = RunStatus::Cancelled;
         row.ended = Some(now);
@@ -140,42 +204,29 @@ impl Loop {
         });
     }
 
-    pub(super) fn reload(&mut self, id: &RunId) {
-        let store = &self.deps.store;
-        let read = store.run(id).and_then(|row| match row {
-            Some(row) if !row.status.is_final() => Ok(Some((store.turns(row.no)?, row))),
-            _ => Ok(None),
-        });
-        match read {
-            Ok(Some((_, row))) if self.runs.contains_key(&row.no) => {}
-            Ok(Some((turns, row))) if turns.is_empty() => self.queue.push_back(row),
-            Ok(Some((turns, row))) => {
-                if let Some(no) = self.restore(row, &turns) {
-                    self.reopen(no);
-                }
-            }
-            Ok(None) => {}
-            Err(error) => {
-                tracing::error!(run = %id, %error, "the run can't be read; it is tried again");
-                self.reload_later(id.clone());
-            }
+    pub(super) fn reload(&mut self, run: RunId) {
+        if self.runs.values().all(|live| live.row.id != run) {
+            self.want(run, Wanted { input: None, answer: None });
         }
     }
 
-    /// A run from its rows, with its locks and its place in a group; what it waited for is still to be reopened.
-    fn restore(&mut self, row: RunRow, turns: &[Vec<u8>]) -> Option<RunNo> {
-        let replayed = self
-            .deps
-            .registry
-            .flow(&row.flow, &row.version)
-            .and_then(|flow| recover::replay(row.clone(), flow, turns, &mut recover::silent()));
-        let Replayed { mut live, finish } = match replayed {
-            Ok(replayed) => replayed,
-            Err(error) => {
-                self.strand(row, &error);
-                return None;
-            }
-        };
+    /// A run that was read goes on.
+    pub(super) fn bring_back(&mut self, replayed: Replayed) {
+        let id = replayed.live.row.id.clone();
+        if let Some(no) = self.restore(replayed) {
+            self.reopen(no);
+            self.settle();
+            let wanted = self.wants.take(&id);
+            self.give(no, wanted);
+        }
+    }
+
+    /// A replayed run takes its locks and its place in a group; what it waited for is still to be reopened.
+    fn restore(&mut self, replayed: Replayed) -> Option<RunNo> {
+        let Replayed { mut live, finish } = replayed;
+        self.sleepers.came_back(live.row.no);
+        // Read after it slept, or not: its next turn says it anew.
+        live.sleep = None;
         if let Some(finish) = finish {
             let now = self.deps.clock.now();
             let op = finish_op(&mut live, &finish, now);
@@ -231,7 +282,15 @@ impl Loop {
             Some(Open::Once { key, until }) => {
                 let ops = vec![Op::Claim { key: key.to_string(), run: no, at: now, until: *until }];
                 let id = live.row.id.clone();
-                let after = After { run: no, id, calls: Vec::new(), claims: vec![op], claims_at: 0, answer: None };
+                let after = After {
+                    run: no,
+                    id,
+                    calls: Vec::new(),
+                    claims: vec![op],
+                    claims_at: 0,
+                    answer: None,
+                    sleeps: None,
+                };
                 self.deps.store.write(Batch { ops, urgent: true, done: Some(after.done(self.sender.clone())) });
             }
             Some(Open::Enter { key, max, on_full }) => match self.groups.ask(key, no, op, *max, *on_full) {

@@ -1,6 +1,6 @@
 //! The loop: it owns every run in memory, and nothing else touches them.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -8,7 +8,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::groups::{Groups, Place};
 use super::live::{Live, Open};
+use super::queue::Queue;
+use super::reading::Wants;
 use super::recover;
+use super::sleep::Sleepers;
 use super::timers::Timers;
 use super::turn::Turn;
 use super::{Deps, Load, Msg, RunEvent, Sending};
@@ -18,18 +21,20 @@ use crate::flow::model::Mode;
 use crate::guard::locks::Locks;
 use crate::guard::{self, Asker, Check, Facts};
 use crate::id::{OpId, RunId};
-use crate::journal::{Answer, Batch, Op, RunNo, RunRow, RunStatus};
+use crate::journal::{Answer, Batch, Op, RunNo, RunRow, RunStatus, Sleep};
 use crate::value::{Map, Value};
 
 /// Messages taken in one go: answers that came together share a commit.
 const BATCH: usize = 256;
+
 pub(super) struct Loop {
     pub(super) deps: Deps,
     pub(super) sender: mpsc::UnboundedSender<Msg>,
     pub(super) runs: HashMap<RunNo, Live>,
-    pub(super) queue: VecDeque<RunRow>,
-    /// Runs that a person ended before this loop heard of them.
-    pub(super) cancelled: HashSet<RunNo>,
+    pub(super) queue: Queue,
+    pub(super) sleepers: Sleepers,
+    /// What runs that are not in memory are wanted for.
+    pub(super) wants: Wants,
     pub(super) locks: Locks,
     pub(super) groups: Groups,
     pub(super) timers: Timers,
@@ -45,6 +50,7 @@ impl Loop {
         let mut messages = Vec::with_capacity(BATCH);
         loop {
             self.fire_due();
+            self.wake_due();
             self.begin_queued();
             self.settle();
             if self.drained() {
@@ -70,10 +76,14 @@ impl Loop {
 
     fn handle(&mut self, message: Msg) {
         match message {
-            Msg::Accepted(rows) => {
-                let cancelled = &mut self.cancelled;
-                self.queue.extend(rows.into_iter().filter(|row| !cancelled.remove(&row.no)));
-            }
+            Msg::Accepted(rows) => self.queue.accept(rows),
+            // The next round of the loop reads them.
+            Msg::Left => {}
+            Msg::Queued(Some(queued)) => self.queue.arrived(queued),
+            Msg::Queued(None) => self.queue.unread(),
+            Msg::Due(found) => self.woken(found),
+            Msg::Read { run, found } => self.was_read(run, found),
+            Msg::Sleeps { run, seq } => self.fall_asleep(run, seq),
             Msg::Committed { run, calls } => calls.into_iter().for_each(|op| self.send(run, op)),
             Msg::NotWritten { run, id, error } => self.set_aside(run, id, &error),
             Msg::Replied { run, op, reply } => {
@@ -90,8 +100,8 @@ impl Loop {
             }
             Msg::Facts { run, op, facts } => self.decide_with(run, op, facts),
             Msg::Claimed { run, op, claimed } => self.turn(run, vec![InputKind::Once { op, claimed }]),
-            Msg::Reload { run } => self.reload(&run),
-            Msg::Cancel { run, by, reason, answer } => self.cancel(&run, by, reason, answer),
+            Msg::Reload { run } => self.reload(run),
+            Msg::Cancel { run, by, reason, answer } => self.cancel(run, by, reason, answer),
             Msg::Subscribe(subscriber) => self.subscribers.push(subscriber),
             Msg::Load(answer) => {
                 let load = Load { queued: self.queue.len(), live: self.runs.len(), busy: self.busy };
@@ -113,20 +123,23 @@ impl Loop {
             return;
         }
         while self.busy < self.deps.in_flight {
-            let Some(row) = self.queue.pop_front() else { return };
+            let Some(row) = self.queue.pop() else { break };
             match self.deps.registry.flow(&row.flow, &row.version) {
                 Ok(flow) => {
                     let no = row.no;
                     let url = self.deps.public_url.as_deref();
                     let url = url.map(|base| format!("{}/runs/{}", base.trim_end_matches('/'), row.id));
                     let state = RunState::new(recover::seed(&row));
+                    let wanted = self.wants.take(&row.id);
                     self.runs.insert(no, Live::new(row, flow, state));
                     self.turn(no, vec![InputKind::Started { url }]);
                     self.settle();
+                    self.give(no, wanted);
                 }
                 Err(error) => self.strand(row, &error),
             }
         }
+        self.read_queue();
     }
 
     /// A run that can't go on by itself: it waits with the reason, and cancelling ends it.
@@ -176,6 +189,11 @@ impl Loop {
                 return self.abandon(live);
             };
             for command in commands {
+                if let Command::Cancel { op } = &command
+                    && let Some(Open::Timer(at)) = live.open.get(op)
+                {
+                    self.timers.remove(*at, no, *op);
+                }
                 live.note_command(&command);
                 self.carry_out(&mut live, &command, now, &mut work);
                 work.commands.push(command);
@@ -343,6 +361,7 @@ impl Loop {
         let mut ops = vec![Op::Turn { run: no, seq: live.seq, body }];
         if work.finish.is_none() {
             ops.extend(self.restate(live));
+            ops.extend(self.resleep(live, now));
         }
         live.seq += 1;
         let claims_at = ops.len();
@@ -358,6 +377,7 @@ impl Loop {
             claims: std::mem::take(&mut work.claims),
             claims_at,
             answer: work.answer.take(),
+            sleeps: (work.finish.is_none() && live.sleep != Some(Sleep::Awake)).then_some(live.seq),
         };
         let urgent = !after.calls.is_empty() || !after.claims.is_empty() || after.answer.is_some();
         self.deps.store.write(Batch { ops, urgent, done: Some(after.done(self.sender.clone())) });
@@ -377,6 +397,13 @@ impl Loop {
         Some(Op::Status { run: live.row.no, status, reason })
     }
 
+    /// The row's word on the run's sleep, where it differs from what is written.
+    fn resleep(&self, live: &mut Live, now: Timestamp) -> Option<Op> {
+        let sleep = self.sleep_of(live, now);
+        let known = live.sleep.replace(sleep);
+        (known != Some(sleep)).then_some(Op::Sleep { run: live.row.no, sleep })
+    }
+
     fn send(&mut self, no: RunNo, op: OpId) {
         let Some(live) = self.runs.get_mut(&no) else { return };
         let Some(Open::Call { call, permit }) = live.open.get_mut(&op) else { return };
@@ -394,8 +421,10 @@ impl Loop {
         tokio::spawn(sending.go(Arc::clone(&self.deps.client), permit, live.row.id.clone(), (**call).clone()));
     }
 
-    pub(super) fn forget(&mut self, live: Live) {
+    pub(super) fn forget(&mut self, mut live: Live) {
         let no = live.row.no;
+        self.sleepers.came_back(no);
+        self.count_nap(&mut live, true);
         if live.busy {
             self.busy -= 1;
         }
@@ -407,8 +436,14 @@ impl Loop {
         {
             self.pending.push_back((run, InputKind::Entered { op, entered: true }));
         }
+        for (at, op) in live.timers() {
+            self.timers.remove(at, no, op);
+        }
         self.pending.retain(|(run, _)| *run != no);
         if live.row.status.is_final() {
+            for wanted in self.wants.take(&live.row.id) {
+                wanted.refuse(&ended(&live.row));
+            }
             self.publish(RunEvent::Ended(Box::new(live.row)));
         }
     }
@@ -419,11 +454,13 @@ impl Loop {
             self.busy = if busy { self.busy + 1 } else { self.busy - 1 };
             live.busy = busy;
         }
+        self.count_nap(live, false);
     }
 
     fn fire_due(&mut self) {
         let now = self.deps.clock.now();
-        while let Some((no, op)) = self.timers.due(now) {
+        for _ in 0..BATCH {
+            let Some((no, op)) = self.timers.due(now) else { return };
             if self.runs.get(&no).is_some_and(|live| matches!(live.open.get(&op), Some(Open::Timer(_)))) {
                 self.turn(no, vec![InputKind::Fired { op }]);
                 self.settle();
@@ -434,7 +471,7 @@ impl Loop {
     /// How long the loop may sleep. Bounded, so that a clock that was set forward is noticed.
     fn until_next_timer(&self) -> std::time::Duration {
         let most = std::time::Duration::from_secs(30);
-        let Some(at) = self.timers.next() else { return most };
+        let Some(at) = self.timers.next().into_iter().chain(self.next_sleeper()).min() else { return most };
         self.deps.clock.until(at).min(most)
     }
 
@@ -495,12 +532,14 @@ pub(super) struct After {
     /// Where the answers of the claims begin among the batch's.
     pub(super) claims_at: usize,
     pub(super) answer: Option<CancelAnswer>,
+    /// The run may sleep when this is on disk, unless it has another turn by then.
+    pub(super) sleeps: Option<u32>,
 }
 
 impl After {
     /// Calls may go, claims are answered in the order in which they were asked, a person hears.
     pub(super) fn done(self, sender: mpsc::UnboundedSender<Msg>) -> crate::journal::Done {
-        let After { run, id, calls, claims, claims_at, answer } = self;
+        let After { run, id, calls, claims, claims_at, answer, sleeps } = self;
         Box::new(move |result| match result {
             Ok(answers) => {
                 if !calls.is_empty() {
@@ -516,6 +555,9 @@ impl After {
                 if let Some(answer) = answer {
                     let _ = answer.send(Ok(()));
                 }
+                if let Some(seq) = sleeps {
+                    drop(sender.send(Msg::Sleeps { run, seq }));
+                }
             }
             Err(error) => {
                 if let Some(answer) = answer {
@@ -525,6 +567,10 @@ impl After {
             }
         })
     }
+}
+
+pub(super) fn ended(row: &RunRow) -> String {
+    format!("run {} has ended: {}", row.id, row.status.as_str())
 }
 
 pub(super) type CancelAnswer = oneshot::Sender<Result<(), String>>;

@@ -1,7 +1,6 @@
-//! Timers of all runs in one heap: which are due, and when the next one is.
+//! Timers of the runs in memory: which are due, and when the next one is.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
@@ -9,20 +8,24 @@ use crate::id::OpId;
 use crate::journal::RunNo;
 
 #[derive(Debug, Default)]
-pub(super) struct Timers(BinaryHeap<Reverse<(Timestamp, RunNo, OpId)>>);
+pub(super) struct Timers(BTreeSet<(Timestamp, RunNo, OpId)>);
 
 impl Timers {
     pub(super) fn add(&mut self, at: Timestamp, run: RunNo, op: OpId) {
-        self.0.push(Reverse((at, run, op)));
+        self.0.insert((at, run, op));
+    }
+
+    pub(super) fn remove(&mut self, at: Timestamp, run: RunNo, op: OpId) {
+        self.0.remove(&(at, run, op));
     }
 
     pub(super) fn next(&self) -> Option<Timestamp> {
-        self.0.peek().map(|Reverse((at, _, _))| *at)
+        self.0.first().map(|(at, _, _)| *at)
     }
 
-    /// The next timer that is due. A cancelled one is due too: its run no longer knows it.
+    /// Takes the next timer that is due.
     pub(super) fn due(&mut self, now: Timestamp) -> Option<(RunNo, OpId)> {
         self.next().filter(|at| *at <= now)?;
-        self.0.pop().map(|Reverse((_, run, op))| (run, op))
+        self.0.pop_first().map(|(_, run, op)| (run, op))
     }
 }

@@ -1,0 +1,216 @@
+//! The loop over a store in memory and a clock that the test drives: what sleeps, what comes back, what a person ends.
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::*;
+use crate::catalog::Catalog;
+use crate::check::{World, check};
+use crate::config::Config;
+use crate::connector::Client;
+use crate::diag::Source;
+use crate::journal::memory::MemoryStore;
+use crate::journal::{self, Answer, Offer, Op, RunQuery, RunStatus};
+
+const WAITS: &str = "
+flow: f
+owner: o@contoso.example
+trigger: { type: manual }
+steps:
+  - { wait: 1h }
+  - { wait: 2h }
+";
+
+struct Flows(Arc<CheckedFlow>);
+
+impl Registry for Flows {
+    fn flow(&self, _: &str, version: &str) -> Result<Arc<CheckedFlow>, String> {
+        if *self.0.version == *version { Ok(Arc::clone(&self.0)) } else { Err("there is no such version".into()) }
+    }
+
+    fn mode(&self, _: &str) -> Mode {
+        Mode::Live
+    }
+}
+
+/// A store, a flow and a clock; workers come and go.
+struct Desk {
+    store: Arc<MemoryStore>,
+    flow: Arc<CheckedFlow>,
+    now: Arc<Mutex<Timestamp>>,
+}
+
+impl Desk {
+    fn new(flow: &str) -> Self {
+        let catalog = Catalog::builtin().unwrap();
+        let include = |_: &str| Err("nothing is included".to_owned());
+        let called = |_: &str| None;
+        let world = World { catalog: &catalog, connections: None, webhooks: None, include: &include, called: &called };
+        let (flow, faults) = check(&Source::new("f.yaml", flow), &world, true);
+        let flow = Arc::new(flow.unwrap_or_else(|| panic!("{faults:?}")));
+        let now = Arc::new(Mutex::new("2026-11-24T08:00:00Z".parse().unwrap()));
+        Desk { store: Arc::new(MemoryStore::new()), flow, now }
+    }
+
+    fn clock(&self) -> Clock {
+        let now = Arc::clone(&self.now);
+        Clock::from_fn(move || *now.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn pass(&self, time: SignedDuration) {
+        *self.now.lock().unwrap() += time;
+    }
+
+    async fn worker(&self) -> Worker {
+        let config =
+            Config::parse("store: { path: ./data }\nflows: [./flows]\n", "config.yaml", Path::new(".")).unwrap();
+        let client = Client::open(&config, Arc::new(Catalog::builtin().unwrap()), self.clock()).unwrap();
+        let deps = Deps {
+            store: Arc::clone(&self.store) as Arc<dyn Store>,
+            client: Arc::new(client),
+            guard: Guard::new(&config, Vec::new()),
+            registry: Arc::new(Flows(Arc::clone(&self.flow))),
+            clock: self.clock(),
+            public_url: None,
+            in_flight: 2,
+        };
+        Worker::start(deps).await.unwrap()
+    }
+
+    /// Accepts runs on disk; whether anybody hears of them is the caller's.
+    async fn accept(&self, keys: std::ops::Range<u32>) -> Vec<RunRow> {
+        let offer = |key: u32| Offer {
+            flow: Arc::clone(&self.flow.name),
+            version: Arc::clone(&self.flow.version),
+            trigger: "manual".into(),
+            key: key.to_string(),
+            accepted: self.clock().now(),
+            occurred: self.clock().now(),
+            payload: Value::empty(),
+            inputs: Value::empty(),
+        };
+        let ops = keys.map(|key| Op::Offer(Box::new(offer(key)))).collect();
+        let answers = journal::commit(&*self.store, ops).await.unwrap();
+        let row = |answer| match answer {
+            Answer::Offered(Some(row)) => *row,
+            other => panic!("{other:?}"),
+        };
+        answers.into_iter().map(row).collect()
+    }
+
+    fn with(&self, status: RunStatus) -> usize {
+        self.store.runs(&RunQuery { status: Some(status), ..RunQuery::default() }).unwrap().len()
+    }
+
+    fn asleep(&self) -> usize {
+        self.store.sleepers().unwrap().len()
+    }
+}
+
+/// Asking the loop how much is going on makes it look at the clock.
+async fn until(what: &str, worker: &Worker, mut holds: impl FnMut(Load) -> bool) {
+    let watch = crate::clock::stopwatch();
+    while !holds(worker.load().await) {
+        assert!(watch.elapsed() < Duration::from_secs(30), "not within 30 s: {what}");
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_a_timer_leaves_memory_and_goes_on_when_it_is_due() {
+    let desk = Desk::new(WAITS);
+    let worker = desk.worker().await;
+    // More than fit into the window at once.
+    worker.accepted(desk.accept(0..50).await);
+    until("all sleep", &worker, |load| load.live == 0 && desk.asleep() == 50).await;
+    desk.pass(SignedDuration::from_mins(59));
+    for _ in 0..100 {
+        assert_eq!((worker.load().await.live, desk.with(RunStatus::Running)), (0, 50));
+    }
+    desk.pass(SignedDuration::from_mins(2));
+    let later = desk.clock().now() + SignedDuration::from_mins(100);
+    until("all sleep again", &worker, |load| {
+        load.live == 0 && desk.store.sleepers().unwrap().iter().all(|(_, at)| *at > later)
+    })
+    .await;
+    desk.pass(SignedDuration::from_hours(3));
+    until("all end", &worker, |_| desk.with(RunStatus::Succeeded) == 50).await;
+    assert_eq!((worker.load().await.live, desk.asleep()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_restart_leaves_sleepers_and_the_queue_on_disk_and_goes_on_with_both() {
+    let desk = Desk::new(WAITS);
+    let first = desk.worker().await;
+    first.accepted(desk.accept(0..10).await);
+    until("all sleep", &first, |load| load.live == 0 && desk.asleep() == 10).await;
+    first.drain().await;
+    // Accepted while nothing ran.
+    desk.accept(10..30).await;
+    let second = desk.worker().await;
+    assert_eq!(second.load().await.live, 0, "a sleeper was replayed at the start");
+    until("the queue was read", &second, |load| load.live == 0 && desk.asleep() == 30).await;
+    desk.pass(SignedDuration::from_hours(1));
+    until("all fired once", &second, |load| {
+        load.live == 0 && (1..=30).all(|no| desk.store.turns(no).unwrap().len() == 2)
+    })
+    .await;
+    desk.pass(SignedDuration::from_hours(2));
+    until("all end", &second, |_| desk.with(RunStatus::Succeeded) == 30).await;
+}
+
+#[tokio::test]
+async fn a_person_ends_a_run_that_sleeps() {
+    let desk = Desk::new(WAITS);
+    let worker = desk.worker().await;
+    let rows = desk.accept(0..3).await;
+    let (id, other) = (rows[0].id.clone(), rows[1].id.clone());
+    worker.accepted(rows);
+    until("all sleep", &worker, |load| load.live == 0 && desk.asleep() == 3).await;
+    let cancel = |id: &RunId| worker.cancel(id.clone(), "jane".into(), "not ours".into());
+    cancel(&id).await.unwrap();
+    let row = desk.store.run(&id).unwrap().unwrap();
+    assert_eq!((row.status, row.reason.as_deref()), (RunStatus::Cancelled, Some("cancelled by jane: not ours")));
+    let again = cancel(&id).await.unwrap_err();
+    assert!(again.contains("has ended: cancelled"), "{again}");
+    // Both ask for the same run while it is read.
+    let (one, two) = tokio::join!(cancel(&other), cancel(&other));
+    assert!(one.is_ok() && two.is_err_and(|why| why.contains("ended")));
+    let nobody = cancel(&RunId::new(Timestamp::UNIX_EPOCH, "f", "k")).await.unwrap_err();
+    assert!(nobody.starts_with("no run "), "{nobody}");
+    desk.pass(SignedDuration::from_hours(1));
+    until("the third goes on", &worker, |_| desk.store.turns(3).unwrap().len() == 2).await;
+    assert_eq!((desk.with(RunStatus::Cancelled), desk.asleep()), (2, 1));
+}
+
+#[tokio::test]
+async fn short_waits_stay_in_memory() {
+    let desk = Desk::new(&WAITS.replace("1h", "5s"));
+    let worker = desk.worker().await;
+    worker.accepted(desk.accept(0..1).await);
+    until("it waits", &worker, |_| desk.with(RunStatus::Running) == 1).await;
+    assert_eq!((worker.load().await.live, desk.asleep()), (1, 0));
+    desk.pass(SignedDuration::from_secs(5));
+    until("it sleeps", &worker, |load| load.live == 0 && desk.asleep() == 1).await;
+}
+
+#[tokio::test]
+async fn a_sleeper_whose_flow_is_gone_waits_for_a_person() {
+    let mut desk = Desk::new(WAITS);
+    let first = desk.worker().await;
+    let rows = desk.accept(0..1).await;
+    let id = rows[0].id.clone();
+    first.accepted(rows);
+    until("it sleeps", &first, |load| load.live == 0 && desk.asleep() == 1).await;
+    first.drain().await;
+    desk.flow = Desk::new(&WAITS.replace("2h", "3h")).flow;
+    let second = desk.worker().await;
+    desk.pass(SignedDuration::from_hours(1));
+    until("it is stuck", &second, |_| desk.with(RunStatus::Waiting) == 1).await;
+    let why = desk.store.run(&id).unwrap().unwrap().reason.unwrap();
+    assert!(why.contains("there is no such version"), "{why}");
+    second.cancel(id.clone(), "jane".into(), String::new()).await.unwrap();
+    assert_eq!(desk.with(RunStatus::Cancelled), 1);
+}
