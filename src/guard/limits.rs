@@ -69,16 +69,17 @@ impl Limits {
         self.config = config;
     }
 
-    /// Takes a place in every window that a call counts against, or none. What is returned must be committed together
-    /// with the intent. A key that has its places keeps them: a retry takes no more.
+    /// Takes a place for each key in every window that a call counts against, or none at all. What is returned must be
+    /// committed together with the intent. A key that has its places keeps them: a retry takes no more. A call on many
+    /// things at once has a key for each of them.
     ///
     /// # Errors
-    /// The first window that is full.
+    /// The first window that has too few places left.
     pub fn reserve(
         &mut self,
         connection: &str,
         effect: Effect,
-        key: &str,
+        keys: &[String],
         flow: &str,
         flow_limits: &[FlowLimit],
         now: Timestamp,
@@ -89,21 +90,24 @@ impl Limits {
         for scope in &scopes {
             let uses = self.uses.entry(scope.name.clone()).or_default();
             uses.forget_before(now, scope.windows.iter().map(|window| window.per).max().unwrap_or_default());
-            if !uses.keys.contains_key(key)
-                && let Some(hit) = uses.full(scope, now, effect)
+            let wanted = keys.iter().filter(|key| !uses.keys.contains_key(*key)).count();
+            if wanted > 0
+                && let Some(hit) = uses.full(scope, now, effect, wanted)
             {
                 return Err(hit);
             }
         }
-        let mut ops = Vec::with_capacity(scopes.len());
+        let mut ops = Vec::with_capacity(scopes.len() * keys.len());
         for scope in scopes {
             let uses = self.uses.entry(scope.name.clone()).or_default();
-            // A key that is known is written again: the commit that first carried it may have failed.
-            let at = uses.keys.get(key).copied().unwrap_or_else(|| {
-                uses.add(key.to_owned(), now);
-                now
-            });
-            ops.push(Op::Reserve { scope: scope.name, key: key.to_owned(), at });
+            for key in keys {
+                // A key that is known is written again: the commit that first carried it may have failed.
+                let at = uses.keys.get(key).copied().unwrap_or_else(|| {
+                    uses.add(key.clone(), now);
+                    now
+                });
+                ops.push(Op::Reserve { scope: scope.name.clone(), key: key.clone(), at });
+            }
         }
         Ok(ops)
     }
@@ -141,17 +145,21 @@ impl Uses {
         }
     }
 
-    /// The first of a scope's windows that has no place left.
-    fn full(&self, scope: &Scope, now: Timestamp, effect: Effect) -> Option<LimitHit> {
-        let window = scope.windows.iter().find(|window| self.within(before(now, window.per)) >= window.max as usize)?;
-        let index = self.order.len().checked_sub(window.max as usize);
+    /// The first of a scope's windows that has fewer places left than are wanted.
+    fn full(&self, scope: &Scope, now: Timestamp, effect: Effect, wanted: usize) -> Option<LimitHit> {
+        let narrow = |window: &&Window| self.within(before(now, window.per)) + wanted > window.max as usize;
+        let window = scope.windows.iter().find(narrow)?;
+        // The use that must be forgotten before all that is wanted has room; none where it never will.
+        let room = (window.max as usize).checked_sub(wanted);
+        let index = room.and_then(|room| self.order.len().checked_sub(room + 1));
         let free = index.and_then(|index| self.order.get(index)).filter(|_| window.max > 0);
         let free = free.and_then(|(at, _)| at.checked_add(signed(window.per)).ok());
         let when = free.map_or("never".to_owned(), |at| format!("at {}", at.strftime("%Y-%m-%d %H:%M:%SZ")));
         let (max, per, name) = (window.max, short(window.per), &scope.name);
         let word = effect.as_str();
+        let wants = if wanted > 1 { format!(", and this call wants {wanted}") } else { String::new() };
         let message =
-            format!("the limit {name} is reached: {max} {word} calls per {per}; the next place is free {when}");
+            format!("the limit {name} is reached: {max} {word} calls per {per}{wants}; the next place is free {when}");
         Some(LimitHit { scope: name.clone(), per: window.per, max, message })
     }
 
@@ -202,7 +210,7 @@ mod tests {
     }
 
     fn take(limits: &mut Limits, connection: &str, key: &str, second: i64) -> Result<Vec<Op>, LimitHit> {
-        limits.reserve(connection, Effect::Destructive, key, "f", &[], at(second))
+        limits.reserve(connection, Effect::Destructive, &[key.to_owned()], "f", &[], at(second))
     }
 
     fn recent(ops: &[Op]) -> Vec<Reservation> {
@@ -246,6 +254,21 @@ mod tests {
     }
 
     #[test]
+    fn a_call_on_many_things_takes_a_place_for_each_or_none() {
+        let mut limits = Limits::new(config(&[(3, 600)]), vec![]);
+        let keys = |n: usize| (0..n).map(|i| format!("k#{i}")).collect::<Vec<_>>();
+        let mut many = |n, second| limits.reserve("mde", Effect::Destructive, &keys(n), "f", &[], at(second));
+        assert_eq!(many(2, 0).unwrap().len(), 4, "two things in two scopes");
+        let hit = many(4, 10).unwrap_err();
+        assert!(hit.message.contains("this call wants 2") && hit.message.contains("free at"), "{}", hit.message);
+        assert!(many(3, 20).is_ok(), "what was refused took nothing");
+        assert!(many(4, 30).is_err());
+        let never =
+            Limits::new(config(&[(1, 600)]), vec![]).reserve("m", Effect::Destructive, &keys(2), "f", &[], at(0));
+        assert!(never.unwrap_err().message.ends_with("never"));
+    }
+
+    #[test]
     fn connections_share_the_limit_over_all() {
         let mut limits = Limits::new(config(&[(1, 600)]), vec![]);
         take(&mut limits, "mde", "a", 0).unwrap();
@@ -269,7 +292,8 @@ mod tests {
     fn a_flow_can_only_tighten() {
         let own = |max| [FlowLimit { effect: Effect::Destructive, max, per: Duration::from_secs(600) }];
         let mut limits = Limits::new(config(&[(2, 600)]), vec![]);
-        let mut reserve = |flow, max, key| limits.reserve("mde", Effect::Destructive, key, flow, &own(max), at(0));
+        let mut reserve =
+            |flow, max, key| limits.reserve("mde", Effect::Destructive, &[String::from(key)], flow, &own(max), at(0));
         assert!(reserve("tight", 1, "a").is_ok());
         assert_eq!(reserve("tight", 1, "b").unwrap_err().scope, "flow:tight/destructive");
         assert!(reserve("wide", 100, "c").is_ok());
@@ -280,7 +304,7 @@ mod tests {
     fn what_has_no_window_is_free() {
         let mut limits = Limits::new(config(&[]), vec![]);
         assert_eq!(take(&mut limits, "mde", "a", 0).unwrap(), []);
-        assert_eq!(limits.reserve("m", Effect::Notify, "a", "f", &[], at(0)).unwrap(), []);
+        assert_eq!(limits.reserve("m", Effect::Notify, &["a".into()], "f", &[], at(0)).unwrap(), []);
         let mut closed = Limits::new(config(&[(0, 600)]), vec![]);
         assert!(take(&mut closed, "mde", "a", 0).unwrap_err().message.ends_with("never"));
     }

@@ -18,7 +18,7 @@ pub use limits::{LimitHit, Limits};
 pub use locks::Locks;
 use protected::{DeviceFacts, Found, UserFacts};
 
-use crate::catalog::Effect;
+use crate::catalog::{Effect, Type};
 use crate::check::program::FlowLimit;
 use crate::config::{Config, OnLimit, OnMatch, Protected};
 use crate::engine::{Call, Target, Verdict};
@@ -178,9 +178,10 @@ impl Guard {
     }
 
     fn judge(&self, call: &Call, facts: Option<&Facts>) -> Judged {
-        let Some(target) = call.target.as_ref().filter(|_| call.effect() >= Effect::Write) else {
+        if call.effect() < Effect::Write {
             return Judged::Clear;
-        };
+        }
+        let Some(target) = call.target.as_ref() else { return self.judge_many(call) };
         let found = match (&*target.kind, facts) {
             ("device", _) if self.protected.devices.is_empty() => return Judged::Clear,
             ("user", _) if self.protected.users.is_empty() => return Judged::Clear,
@@ -215,6 +216,21 @@ impl Guard {
         }
     }
 
+    /// A call on many devices at once: none of them was looked at, so that none may be protected.
+    fn judge_many(&self, call: &Call) -> Judged {
+        let many = |form: &str| {
+            let lists = call.action.inputs.iter().filter(|param| matches!(param.ty, Type::List(_)));
+            lists.into_iter().any(|param| param.id_form.as_deref() == Some(form))
+        };
+        let (devices, users) = (!self.protected.devices.is_empty(), !self.protected.users.is_empty());
+        if (devices && many("machine")) || (users && many("user")) {
+            let name = &call.action.name;
+            let reason = format!("{name} acts on many at once, and some are protected; act on one at a time in a loop");
+            return Judged::Verdict(Verdict::Ask { reason });
+        }
+        Judged::Clear
+    }
+
     fn judge_device(&self, target: &Target, device: &Value) -> Found {
         let mut facts = DeviceFacts::from_value(device);
         let names = [&facts.id, &facts.name];
@@ -228,7 +244,11 @@ impl Guard {
     /// The last word: a place in every window, or what the configuration says where there is none.
     fn admit(&mut self, asker: &Asker, call: &Call, flow_limits: &[FlowLimit]) -> Decision {
         let key = call_key(&asker.run, &call.path);
-        let taken = self.limits.reserve(&call.connection, call.effect(), &key, &asker.flow, flow_limits, asker.now);
+        let keys: Vec<String> = match many(call) {
+            0 | 1 => vec![key],
+            many => (0..many).map(|index| format!("{key}#{index}")).collect(),
+        };
+        let taken = self.limits.reserve(&call.connection, call.effect(), &keys, &asker.flow, flow_limits, asker.now);
         match (taken, self.on_limit) {
             (Ok(places), _) => decision(asker, call, Verdict::Go, places),
             (Err(hit), OnLimit::Ask) => decision(asker, call, Verdict::Ask { reason: hit.message }, vec![]),
@@ -237,6 +257,13 @@ impl Guard {
             }
         }
     }
+}
+
+/// On how many things a call acts that names several at once: each counts against the limits.
+fn many(call: &Call) -> usize {
+    let lists = call.action.inputs.iter().filter(|param| matches!(&param.ty, Type::List(_)) && param.id_form.is_some());
+    let sizes = lists.filter_map(|param| Some(call.inputs.get(&param.name)?.as_list()?.len()));
+    sizes.max().unwrap_or(1)
 }
 
 /// What the rules for assets say about a call.

@@ -102,6 +102,24 @@ fn shadow_sends_nothing_and_takes_no_place() {
     assert!(read.verdict == Verdict::Go && read.permit.is_some() && read.reserve.is_empty());
 }
 
+/// A call on many devices at once shows none of them to the rules, and counts as many.
+#[test]
+fn a_call_on_many_asks_where_some_are_protected_and_counts_each() {
+    let ids = |n: usize| Value::list((0..n).map(|i| Value::str(format!("{i:040x}"))).collect());
+    let tag = |n| {
+        let mut call = call("mde.tag_machines", None);
+        call.inputs.insert("machine_ids".into(), ids(n));
+        call
+    };
+    let mut protected = guard("protected: { devices: [{ tag: no-automation }] }\n");
+    let Verdict::Ask { reason } = decided(protected.check(&asker(), &tag(2), &[])).verdict else { panic!("not asked") };
+    assert!(reason.contains("one at a time"), "{reason}");
+    let mut capped = guard("limits: { write: [{ max: 3, per: 10m }] }\n");
+    assert_eq!(decided(capped.check(&asker(), &tag(3), &[])).verdict, Verdict::Go);
+    let mut capped = guard("limits: { write: [{ max: 3, per: 10m }] }\n");
+    assert!(matches!(decided(capped.check(&asker(), &tag(4), &[])).verdict, Verdict::Ask { .. }));
+}
+
 #[test]
 fn a_stale_event_destroys_nothing_by_itself() {
     let late = |minute| Asker { now: at(minute), ..asker() };
