@@ -15,6 +15,18 @@ pub fn normal(form: &str, text: &str) -> Result<String, String> {
         "incident" => incident,
         "guid" => guid,
         "user" => user,
+        "hash" => |text| sha1(text).or_else(|| sha256(text)),
+        "sha1" => sha1,
+        "domain" => domain,
+        "ip" => ip,
+        "account" => account,
+        "software" => software,
+        "recommendation" => software,
+        "cve" => cve,
+        "number" => incident,
+        "index" => |text| incident(text).filter(|text| text.len() <= 4),
+        "instant" => |text| text.parse::<jiff::Timestamp>().ok().map(|at| at.to_string()),
+        "file_name" => file_name,
         _ => return Err(format!("there is no id form {form}")),
     };
     let found = match text.starts_with("https://") {
@@ -52,6 +64,17 @@ fn refusal(form: &str, text: &str) -> String {
         }
         "cloud_alert" => "an alert of Defender for Cloud Apps: 24 hex digits",
         "incident" => "an incident's number",
+        "hash" => "a file's SHA-1 or SHA-256: 40 or 64 hex digits",
+        "sha1" => "a file's SHA-1: 40 hex digits",
+        "domain" => "a domain, such as contoso.example",
+        "ip" => "an IP address",
+        "account" => "an account name without its domain, such as user1",
+        "software" => "a product's id, such as microsoft-_-edge",
+        "recommendation" => "a recommendation's id, such as va-_-google-_-chrome",
+        "cve" => "a weakness's id, such as CVE-2026-12345",
+        "number" | "index" => "a number",
+        "instant" => "an instant, such as 2026-11-20T07:20:00Z",
+        "file_name" => "a file's name without a folder",
         "guid" => "an id of the form 5382f7ea-7557-4ab7-9782-d50480024a4e",
         _ => "a user's object id or user principal name",
     };
@@ -68,6 +91,53 @@ fn is_hex(text: &str, length: usize) -> bool {
 
 fn machine(text: &str) -> Option<String> {
     is_hex(text, 40).then(|| text.to_ascii_lowercase())
+}
+
+fn sha1(text: &str) -> Option<String> {
+    is_hex(text, 40).then(|| text.to_ascii_lowercase())
+}
+
+fn sha256(text: &str) -> Option<String> {
+    is_hex(text, 64).then(|| text.to_ascii_lowercase())
+}
+
+fn domain(text: &str) -> Option<String> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    (text.len() <= 253 && text.contains('.') && text.split('.').all(label)).then(|| text.to_ascii_lowercase())
+}
+
+fn ip(text: &str) -> Option<String> {
+    text.parse::<std::net::IpAddr>().ok().map(|ip| ip.to_string())
+}
+
+fn account(text: &str) -> Option<String> {
+    let fits = text.chars().all(|c| c.is_alphanumeric() || "-_.$".contains(c)) && !text.chars().all(|c| c == '.');
+    (!text.is_empty() && text.len() <= 104 && fits).then(|| text.to_owned())
+}
+
+/// `vendor-_-product`, and what a recommendation's id is made of.
+fn software(text: &str) -> Option<String> {
+    let fits = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.+".contains(&b)) && !text.starts_with('.');
+    (text.contains("-_-") && text.len() <= 256 && fits).then(|| text.to_owned())
+}
+
+fn cve(text: &str) -> Option<String> {
+    let upper = text.to_ascii_uppercase();
+    let (kind, rest) = upper.split_once('-')?;
+    let (year, number) = rest.split_once('-')?;
+    let digits = |text: &str, range: std::ops::RangeInclusive<usize>| {
+        range.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit())
+    };
+    // Weaknesses without a CVE have ids of Microsoft's own, `TVM-2020-0002`.
+    let fits = matches!(kind, "CVE" | "TVM") && digits(year, 4..=4) && digits(number, 4..=9);
+    fits.then(|| upper.clone())
+}
+
+fn file_name(text: &str) -> Option<String> {
+    let fits = text.chars().all(|c| c.is_alphanumeric() || "-_. ()".contains(c)) && !text.starts_with('.');
+    (!text.is_empty() && text.len() <= 255 && fits && !text.contains("..")).then(|| text.to_owned())
 }
 
 fn cloud_alert(text: &str) -> Option<String> {

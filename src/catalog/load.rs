@@ -13,10 +13,17 @@ use super::{
 };
 use crate::error::Error;
 
-const TYPES: &str = include_str!("types.yaml");
+const TYPES: [(&str, &str); 2] =
+    [("types.yaml", include_str!("types.yaml")), ("mde_types.yaml", include_str!("mde_types.yaml"))];
 const TRIGGERS: &str = include_str!("triggers.yaml");
-const ACTIONS: [(&str, &str); 6] = [
+const ACTIONS: [(&str, &str); 12] = [
     ("mde.yaml", include_str!("mde.yaml")),
+    ("mde_alerts.yaml", include_str!("mde_alerts.yaml")),
+    ("mde_machines.yaml", include_str!("mde_machines.yaml")),
+    ("mde_response.yaml", include_str!("mde_response.yaml")),
+    ("mde_indicators.yaml", include_str!("mde_indicators.yaml")),
+    ("mde_entities.yaml", include_str!("mde_entities.yaml")),
+    ("mde_exposure.yaml", include_str!("mde_exposure.yaml")),
     ("xdr.yaml", include_str!("xdr.yaml")),
     ("cloud_apps.yaml", include_str!("cloud_apps.yaml")),
     ("entra.yaml", include_str!("entra.yaml")),
@@ -35,6 +42,9 @@ struct TypesFile {
 #[serde(deny_unknown_fields)]
 struct EntityEntry {
     doc: String,
+    /// The reference does not list every field: others may be read, as `any`.
+    #[serde(default)]
+    open: bool,
     fields: BTreeMap<String, FieldEntry>,
 }
 
@@ -83,6 +93,8 @@ struct ActionEntry {
     tag_input: Option<String>,
     tag_wire: Option<String>,
     reuse: Option<String>,
+    #[serde(default)]
+    creates: bool,
     example: String,
     source: String,
 }
@@ -183,16 +195,20 @@ struct TriggerEntry {
 
 pub(super) fn builtin() -> Result<Catalog, Error> {
     let mut catalog = Catalog::default();
-    let types: TypesFile = read("types.yaml", TYPES)?;
-    for (name, values) in types.enums {
-        let values = values.into_iter().map(Arc::from).collect();
-        let name: Arc<str> = name.into();
-        catalog.enums.insert(Arc::clone(&name), Arc::new(EnumType { name, values }));
+    let mut entries = BTreeMap::new();
+    for (file, text) in TYPES {
+        let types: TypesFile = read(file, text)?;
+        for (name, values) in types.enums {
+            let values = values.into_iter().map(Arc::from).collect();
+            let name: Arc<str> = name.into();
+            catalog.enums.insert(Arc::clone(&name), Arc::new(EnumType { name, values }));
+        }
+        entries.extend(types.entities);
     }
-    let mut resolver = Resolver { enums: &catalog.enums, entries: types.entities, done: BTreeMap::new(), open: vec![] };
-    let names: Vec<String> = resolver.entries.keys().cloned().collect();
+    let names: Vec<String> = entries.keys().cloned().collect();
+    let mut resolver = Resolver { enums: &catalog.enums, entries, done: BTreeMap::new(), open: vec![] };
     for name in &names {
-        resolver.named(name).map_err(|e| fault("types.yaml", &e))?;
+        resolver.named(name).map_err(|e| fault("types", &e))?;
     }
     catalog.entities = std::mem::take(&mut resolver.done);
     for (file, text) in ACTIONS {
@@ -259,7 +275,7 @@ impl Resolver<'_> {
             fields.insert(Arc::from(key), field);
         }
         self.open.pop();
-        let ty = Type::Object(Arc::new(ObjectType { name: name.into(), fields, open: false }));
+        let ty = Type::Object(Arc::new(ObjectType { name: name.into(), fields, open: entry.open }));
         self.done.insert(name.into(), ty.clone());
         Ok(ty)
     }
@@ -359,6 +375,7 @@ fn action(entry: ActionEntry, catalog: &Catalog) -> Result<Action, String> {
         tag_wire: entry.tag_wire.map(Arc::from),
         any_of: entry.any_of.into_iter().map(|group| group.into_iter().map(Arc::from).collect()).collect(),
         reuse: entry.reuse.as_deref().map(duration).transpose()?,
+        creates: entry.creates,
         example: entry.example.trim().into(),
         source: entry.source.into(),
     })
@@ -516,6 +533,11 @@ fn cross_check(action: &Action, catalog: &Catalog) -> Result<(), String> {
     {
         return Err("a destructive action wants a target and a look-up".into());
     }
+    if action.creates && action.effect != Effect::Write {
+        return Err(
+            "only a write creates: a lost answer of the others is never followed by a second call anyway".into()
+        );
+    }
     if let Some(look) = &action.look {
         check_look(action, look, catalog)?;
     }
@@ -576,7 +598,7 @@ mod tests {
     #[test]
     fn the_embedded_catalogue_loads() {
         let catalog = builtin().unwrap();
-        assert_eq!(catalog.actions.len(), 33);
+        assert_eq!(catalog.actions.len(), 105);
         assert_eq!(catalog.triggers.values().filter(|spec| !spec.later).count(), 8);
         let isolate = catalog.action("mde.isolate_machine").unwrap();
         assert_eq!(isolate.confirm.as_ref().unwrap().every, Duration::from_secs(5));

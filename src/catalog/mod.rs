@@ -237,6 +237,9 @@ pub struct Action {
     pub any_of: Vec<Vec<Arc<str>>>,
     /// Identical reads in flight share one call; an answer is reused for this long (only `entra.get_user_risk`).
     pub reuse: Option<Duration>,
+    /// A write that makes something anew each time: after a lost answer a person decides, since a second call would make a
+    /// second one.
+    pub creates: bool,
     /// A `with:` block that works, as YAML.
     pub example: Arc<str>,
     /// Where the facts come from.

@@ -20,6 +20,8 @@ pub fn normal(name: &str, body: &Json, now: Timestamp) -> Result<Json, String> {
         "cloud_apps_alert" => alert::cloud_apps(body),
         "mde_machine" => other::device(body),
         "machine_action" => other::machine_action(body),
+        "mde_user" => other::mde_user(body),
+        "indicator" => other::indicator(body),
         "graph_incident" => other::incident(body),
         "graph_user" => other::user(body),
         "user_risk" => other::user_risk(body),
@@ -30,6 +32,8 @@ pub fn normal(name: &str, body: &Json, now: Timestamp) -> Result<Json, String> {
         "cloud_apps_alerts" => page(body, "data", alert::cloud_apps)?,
         "mde_machines" => page(body, "value", other::device)?,
         "machine_actions" => page(body, "value", other::machine_action)?,
+        "mde_users" => page(body, "value", other::mde_user)?,
+        "indicators" => page(body, "value", other::indicator)?,
         "graph_incidents" => page(body, "value", other::incident)?,
         "risk_detections" => page(body, "value", other::risk_detection)?,
         "accepted" => json!({}),
@@ -41,12 +45,14 @@ pub fn normal(name: &str, body: &Json, now: Timestamp) -> Result<Json, String> {
 }
 
 /// Every mapping that [`normal`] knows, and `hunting`, which needs the inputs too.
-pub const MAPPINGS: [&str; 22] = [
+pub const MAPPINGS: [&str; 26] = [
     "mde_alert",
     "graph_alert",
     "cloud_apps_alert",
     "mde_machine",
     "machine_action",
+    "mde_user",
+    "indicator",
     "graph_incident",
     "graph_user",
     "user_risk",
@@ -57,6 +63,8 @@ pub const MAPPINGS: [&str; 22] = [
     "cloud_apps_alerts",
     "mde_machines",
     "machine_actions",
+    "mde_users",
+    "indicators",
     "graph_incidents",
     "risk_detections",
     "accepted",

@@ -29,6 +29,17 @@ fn documented(kind: ConnectionKind, class: &str) -> &'static [Limit] {
     const PROTECTION: &[Limit] = &[Limit { max: 19, seconds: 20 }];
     match (kind, class) {
         (ConnectionKind::Mde | ConnectionKind::Graph, "hunting") => HUNTING,
+        (ConnectionKind::Mde, "batch_update") => &[Limit { max: 10, seconds: 60 }, Limit { max: 500, seconds: 3600 }],
+        (ConnectionKind::Mde, "create_alert") => &[Limit { max: 15, seconds: 60 }],
+        (ConnectionKind::Mde, "live_response") => &[Limit { max: 10, seconds: 60 }],
+        (ConnectionKind::Mde, "start_investigation") => &[Limit { max: 50, seconds: 3600 }],
+        (ConnectionKind::Mde, "package_uri") => &[Limit { max: 2, seconds: 60 }, Limit { max: 120, seconds: 3600 }],
+        (ConnectionKind::Mde, "indicators_bulk") => {
+            &[Limit { max: 30, seconds: 60 }, Limit { max: 1500, seconds: 3600 }]
+        }
+        (ConnectionKind::Mde, "machine_vulnerabilities") => {
+            &[Limit { max: 50, seconds: 60 }, Limit { max: 1500, seconds: 3600 }]
+        }
         (ConnectionKind::Mde, _) => &[Limit { max: 100, seconds: 60 }, Limit { max: 1500, seconds: 3600 }],
         (ConnectionKind::Graph, "identity_protection") => PROTECTION,
         (ConnectionKind::Graph, "security") => SECURITY,

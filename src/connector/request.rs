@@ -250,12 +250,19 @@ impl Parts {
 /// The value in our own spelling: ids normalised, enum words canonical.
 fn normal(param: &Param, value: &Value) -> Result<Value, BadInput> {
     if let Some(form) = &param.id_form {
-        let text = match value {
-            Value::String(text) => text.to_string(),
-            Value::Int(number) => number.to_string(),
-            other => return Err(bad(&param.name, format!("it is {}, not the text of an id", other.kind()))),
+        let one = |value: &Value| {
+            let text = match value {
+                Value::String(text) => text.to_string(),
+                Value::Int(number) => number.to_string(),
+                Value::Datetime(at) => at.to_string(),
+                other => return Err(bad(&param.name, format!("it is {}, not the text of an id", other.kind()))),
+            };
+            ids::normal(form, &text).map(Value::str).map_err(|message| bad(&param.name, message))
         };
-        return ids::normal(form, &text).map(Value::str).map_err(|message| bad(&param.name, message));
+        return match value {
+            Value::List(items) => items.iter().map(one).collect::<Result<_, _>>().map(Value::list),
+            value => one(value),
+        };
     }
     // What the checker typed is looked at once more: values come from services and templates.
     let read = decode::decode(&param.ty, &value.to_json()).map_err(|e| bad(&param.name, e.message))?;

@@ -5,20 +5,22 @@ use serde_json::{Map, Value as Json, json};
 
 use super::auth::Service;
 use super::call::{Answer, Call};
-use crate::catalog::{Action, Catalog, ConnectionKind, Paging, Type};
+use crate::catalog::{Action, Catalog, ConnectionKind, Mapping, Paging, Type};
 
-/// The sample for the first action whose method and path fit; `None` where no action does.
+/// The sample for the action whose method and path fit, the one with the fewest parameters where several do; `None` where
+/// no action does.
 pub(super) fn answer(catalog: &Catalog, call: &Call, service: Service, rest: &[&str]) -> Option<Answer> {
     let kind = match service {
         Service::Mde => ConnectionKind::Mde,
         Service::Graph => ConnectionKind::Graph,
         Service::CloudApps => ConnectionKind::CloudApps,
     };
-    let action = catalog.actions.values().find(|action| {
+    let fitting = catalog.actions.values().filter(|action| {
         ConnectionKind::serving(action.connector()) == Some(kind)
             && action.method.as_deref() == Some(call.method.as_str())
             && action.path.as_deref().is_some_and(|path| fits(path, rest))
-    })?;
+    });
+    let action = fitting.min_by_key(|action| action.path.as_deref().map_or(0, |path| path.matches('{').count()))?;
     Some(sample_of(action))
 }
 
@@ -27,10 +29,18 @@ fn fits(declared: &str, rest: &[&str]) -> bool {
     let parts: Vec<&str> = declared.split('/').filter(|part| !part.is_empty()).collect();
     let version = parts.iter().take_while(|part| **part == "api" || **part == "v1" || **part == "v1.0").count();
     let parts = parts.get(version..).unwrap_or_default();
-    parts.len() == rest.len() && parts.iter().zip(rest).all(|(want, have)| want.starts_with('{') || want == have)
+    // A parameter may fill a segment, or stand within one: `…Link(index={index})`.
+    let same = |want: &str, have: &str| match want.split_once('{') {
+        Some((before, _)) => have.starts_with(before),
+        None => want == have,
+    };
+    parts.len() == rest.len() && parts.iter().zip(rest).all(|(want, have)| same(want, have))
 }
 
 fn sample_of(action: &Action) -> Answer {
+    if action.mapping == Mapping::Entity("accepted".into()) {
+        return Answer::empty(204);
+    }
     let body = sample(&action.output, 0);
     let status = if action.method.as_deref() == Some("GET") { 200 } else { 201 };
     match (&action.output, action.paging) {

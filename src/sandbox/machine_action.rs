@@ -15,25 +15,34 @@ struct Verb {
     kind: &'static str,
     mark: &'static str,
     scope: Option<(&'static str, bool, &'static [&'static str])>,
+    /// A member of any value that is required too.
+    also: Option<&'static str>,
 }
 
 fn verb(name: &str) -> Option<Verb> {
-    let plain = |kind, mark| Verb { kind, mark, scope: None };
+    let plain = |kind, mark| Verb { kind, mark, scope: None, also: None };
     Some(match name {
         "isolate" => Verb {
             kind: "Isolate",
             mark: "mde.isolate_machine",
             scope: Some(("IsolationType", false, &["Full", "Selective", "UnManagedDevice"])),
+            also: None,
         },
         "unisolate" => plain("Unisolate", "mde.release_machine"),
         "runAntiVirusScan" => Verb {
             kind: "RunAntiVirusScan",
             mark: "mde.run_antivirus_scan",
             scope: Some(("ScanType", true, &["Quick", "Full"])),
+            also: None,
         },
         "restrictCodeExecution" => plain("RestrictCodeExecution", "mde.restrict_code_execution"),
         "unrestrictCodeExecution" => plain("UnrestrictCodeExecution", "mde.unrestrict_code_execution"),
         "collectInvestigationPackage" => plain("CollectInvestigationPackage", "mde.collect_investigation_package"),
+        "offboard" => plain("Offboard", "mde.offboard_machine"),
+        "StopAndQuarantineFile" => {
+            Verb { also: Some("Sha1"), ..plain("StopAndQuarantineFile", "mde.stop_and_quarantine_file") }
+        }
+        "runliveresponse" => Verb { also: Some("Commands"), ..plain("LiveResponse", "mde.run_live_response") },
         _ => return None,
     })
 }
@@ -71,7 +80,9 @@ pub(super) fn request(
     state.marks.device(device, verb.mark);
     let body = action_json(world, state, &action, now, false);
     state.actions.push(action);
-    Some(Answer::new(201, entity("MachineActions/$entity", body)))
+    // Offboarding is documented with another status than all others.
+    let status = if verb.kind == "Offboard" { 200 } else { 201 };
+    Some(Answer::new(status, entity("MachineActions/$entity", body)))
 }
 
 /// Comment, scope and external id of a request; the members' case matters.
@@ -79,7 +90,8 @@ fn read_body(call: &Call, verb: &Verb) -> Result<(String, Option<String>, Option
     let members = call.object().map_err(|message| Answer::error(400, "InvalidRequestBody", message))?;
     let scope = verb.scope.map(|(name, ..)| name);
     for key in members.keys() {
-        if !["Comment", "ExternalId"].contains(&key.as_str()) && Some(key.as_str()) != scope {
+        let known = [Some("Comment"), Some("ExternalId"), scope, verb.also];
+        if !known.contains(&Some(key.as_str())) {
             return Err(Answer::error(400, "InvalidRequestBody", format!("the property '{key}' does not exist")));
         }
     }
@@ -87,6 +99,9 @@ fn read_body(call: &Call, verb: &Verb) -> Result<(String, Option<String>, Option
     let required = |key: &str| Answer::error(400, "MissingRequiredParameter", format!("{key} is required"));
     let comment = text("Comment").ok_or_else(|| required("Comment"))?.to_owned();
     let external = text("ExternalId").map(str::to_owned);
+    if let Some(also) = verb.also.filter(|also| !members.contains_key(*also)) {
+        return Err(required(also));
+    }
     let Some((name, mandatory, values)) = verb.scope else { return Ok((comment, None, external)) };
     match text(name) {
         Some(value) if values.contains(&value) => Ok((comment, Some(value.to_owned()), external)),

@@ -58,26 +58,28 @@ pub(super) fn answer(world: &World, state: &mut State, call: &Call, path: &[&str
             None => missing("Alert", id),
         },
         ("GET", ["alerts", id, "machine"]) => match find_alert(world, state, id) {
-            Some((_, device)) => Answer::ok(entity("Machines/$entity", machine_json(world, device))),
+            Some((_, device)) => Answer::ok(entity("Machines/$entity", machine_json(world, state, device))),
             None => missing("Alert", id),
         },
-        ("GET", ["machines"]) => list_machines(world, call),
-        ("GET", ["machines", id]) => match find_device(world, id) {
-            Some((_, device)) => Answer::ok(entity("Machines/$entity", machine_json(world, device))),
+        ("GET", ["machines"]) => list_machines(world, state, call),
+        ("GET", ["machines", id]) if !id.starts_with("findby") => match find_device(world, id) {
+            Some((_, device)) => Answer::ok(entity("Machines/$entity", machine_json(world, state, device))),
             None => missing("Machine", id),
         },
         ("GET", ["machines", id, "alerts"]) => match find_device(world, id) {
             Some((_, device)) => machine_alerts(world, state, device),
             None => missing("Machine", id),
         },
+        (_, ["indicators", rest @ ..]) => return super::indicators::answer(state, call, rest, now),
         ("POST", ["machines", id, verb]) => {
-            return super::machine_action::request(world, state, call, id, verb, now);
+            return super::machine_action::request(world, state, call, id, verb, now)
+                .or_else(|| super::mde_devices::answer(world, state, call, path));
         }
         ("GET", ["machineactions"]) => super::machine_action::list(world, state, call, now),
         ("GET", ["machineactions", id]) => super::machine_action::get(world, state, id, now),
         ("POST", ["machineactions", id, "cancel"]) => super::machine_action::cancel(world, state, call, id, now),
         ("POST", ["advancedqueries", "run"]) => hunt(world, state, call),
-        _ => return None,
+        _ => return super::mde_devices::answer(world, state, call, path),
     })
 }
 
@@ -131,11 +133,11 @@ fn list_alerts(world: &World, state: &State, call: &Call) -> Answer {
     page(call, "Alerts", &ALERT_FIELDS, items)
 }
 
-fn list_machines(world: &World, call: &Call) -> Answer {
+fn list_machines(world: &World, state: &State, call: &Call) -> Answer {
     if world.plan.devices.is_empty() {
         return missing("Machines", "recent");
     }
-    let items = world.plan.devices.iter().map(|device| machine_json(world, device)).collect();
+    let items = world.plan.devices.iter().map(|device| machine_json(world, state, device)).collect();
     page(call, "Machines", &MACHINE_FIELDS, items)
 }
 
@@ -150,7 +152,7 @@ fn machine_alerts(world: &World, state: &State, device: &Device) -> Answer {
 }
 
 /// A visible alert of this product by its id.
-fn find_alert<'w>(world: &'w World, state: &State, id: &str) -> Option<(usize, &'w Device)> {
+pub(super) fn find_alert<'w>(world: &'w World, state: &State, id: &str) -> Option<(usize, &'w Device)> {
     let index = *world.alert_ids.get(id)?;
     let alert = world.plan.alerts.get(index).filter(|alert| index < state.born.len() && alert.id == id)?;
     Some((index, world.plan.device_of(alert)?))
@@ -261,7 +263,7 @@ fn hunt(world: &World, state: &State, call: &Call) -> Answer {
     Answer::ok(json!({"Stats": {"ExecutionTime": 0.08}, "Schema": schema, "Results": rows}))
 }
 
-fn alert_json(world: &World, state: &State, index: usize, evidence: bool) -> Json {
+pub(super) fn alert_json(world: &World, state: &State, index: usize, evidence: bool) -> Json {
     let found = (world.plan.alerts.get(index), state.born.get(index), state.alerts.get(index));
     let (Some(alert), Some(born), Some(status)) = found else { return Json::Null };
     let Some(device) = world.plan.device_of(alert) else { return Json::Null };
@@ -343,7 +345,10 @@ fn evidence_json(alert: &Alert, account: &str, upn: &str, aad: Option<&str>, at:
     ])
 }
 
-fn machine_json(world: &World, device: &Device) -> Json {
+pub(super) fn machine_json(world: &World, state: &State, device: &Device) -> Json {
+    let index = world.device_ids.get(&device.id);
+    let tags = index.and_then(|index| state.tags.get(index)).map_or_else(|| json!(device.tags), |tags| json!(tags));
+    let value = index.and_then(|index| state.values.get(index)).map_or(device.value, String::as_str);
     let seen = if device.offline { SignedDuration::from_hours(-24 * 9) } else { SignedDuration::from_mins(-4) };
     let at = |offset| time(world.plan.start.checked_add(offset).unwrap_or(world.plan.start));
     json!({
@@ -360,13 +365,13 @@ fn machine_json(world: &World, device: &Device) -> Json {
         "lastIpAddress": device.ip,
         "lastExternalIpAddress": "198.51.100.14",
         "healthStatus": if device.offline { "Inactive" } else { "Active" },
-        "deviceValue": device.value,
+        "deviceValue": value,
         "rbacGroupId": 140,
         "rbacGroupName": "Workstations",
         "riskScore": device.risk,
         "exposureLevel": "Medium",
         "aadDeviceId": null,
-        "machineTags": device.tags,
+        "machineTags": tags,
         "ipAddresses": [{"ipAddress": device.ip, "macAddress": "02005E100001", "type": "Ethernet", "operationalStatus": "Up"}],
     })
 }

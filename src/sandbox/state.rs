@@ -35,6 +35,10 @@ pub(super) struct State {
     pub(super) born: Vec<Timestamp>,
     pub(super) alerts: Vec<AlertState>,
     pub(super) actions: Vec<MachineAction>,
+    /// Tags and values of devices that were changed, by the device's index.
+    pub(super) tags: BTreeMap<usize, Vec<String>>,
+    pub(super) values: BTreeMap<usize, String>,
+    pub(super) indicators: BTreeMap<u64, Json>,
     /// Refused or repeated machine actions by device and type: every other one is answered with the open action.
     pub(super) repeats: BTreeMap<(usize, &'static str), u32>,
     pub(super) incidents: BTreeMap<u64, Handling>,

@@ -49,6 +49,41 @@ pub(super) fn machine_action(body: &Json) -> Json {
     })
 }
 
+/// A user as Defender for Endpoint knows one: by account, without an object id.
+pub(super) fn mde_user(body: &Json) -> Json {
+    // Logon lists print `domain\\account` as the id of a user.
+    let (domain, account) = text(body, "id").and_then(|id| id.split_once('\\')).unzip();
+    json!({
+        "account_name": text(body, "accountName").or(account),
+        "domain": text(body, "accountDomain").or(domain),
+        "sid": text(body, "accountSid"),
+        "raw": body,
+    })
+}
+
+pub(super) fn indicator(body: &Json) -> Json {
+    let groups: Vec<&Json> = list(body, "rbacGroupNames").collect();
+    json!({
+        "id": id_text(body, "id"),
+        "value": text(body, "indicatorValue"),
+        "type": text(body, "indicatorType"),
+        "action": text(body, "action"),
+        "severity": text(body, "severity"),
+        "title": text(body, "title"),
+        "description": text(body, "description"),
+        "recommended_actions": text(body, "recommendedActions"),
+        "application": text(body, "application"),
+        "created": text(body, "creationTimeDateTimeUtc"),
+        "updated": text(body, "lastUpdateTime"),
+        "expires": text(body, "expirationTime"),
+        "created_by": text(body, "createdBy"),
+        "generate_alert": body.get("generateAlert"),
+        "groups": groups,
+        "external_id": text(body, "externalId"),
+        "raw": body,
+    })
+}
+
 pub(super) fn incident(body: &Json) -> Json {
     let tags: Vec<&Json> = list(body, "customTags").chain(list(body, "systemTags")).collect();
     let alerts: Vec<Json> = list(body, "alerts").map(alert::graph).collect();

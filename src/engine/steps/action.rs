@@ -116,11 +116,17 @@ impl Walk<'_, '_> {
         }
         // One spelling before anything looks at an id: locks, rules and look-ups must mean the same device.
         for param in &self.action.action.inputs {
-            if let (Some(form), Some(Value::String(text))) = (&param.id_form, inputs.get(&param.name)) {
-                let id = ids::normal(form, text);
-                let id = id.map_err(|why| self.cx.error("bad_input", format!("`{}`: {why}", param.name)))?;
-                inputs.insert(param.name.clone(), Value::str(id));
-            }
+            let (Some(form), Some(given)) = (&param.id_form, inputs.get(&param.name)) else { continue };
+            let one = |value: &Value| match value {
+                Value::String(text) => ids::normal(form, text).map(Value::str),
+                other => Ok(other.clone()),
+            };
+            let ours = match given {
+                Value::List(items) => items.iter().map(one).collect::<Result<_, _>>().map(Value::list),
+                value => one(value),
+            };
+            let ours = ours.map_err(|why| self.cx.error("bad_input", format!("`{}`: {why}", param.name)))?;
+            inputs.insert(param.name.clone(), ours);
         }
         let target = self.action.action.target.as_ref().and_then(|spec| {
             let id = inputs.get(&spec.input)?;
@@ -336,8 +342,9 @@ impl Walk<'_, '_> {
                     state.intent_at = Some(self.cx.at);
                     return self.look(state, true);
                 }
-                (Effect::Write, false) => state.maybe_sent = true,
-                (Effect::Destructive, false) => {
+                // A second one of what is made anew each time would be one too many, and nothing tells the two apart.
+                (Effect::Write, false) if !self.action.action.creates => state.maybe_sent = true,
+                (Effect::Write | Effect::Destructive, false) => {
                     let reason = format!("the answer was lost and can't be looked up: {}", failure.error.message);
                     return self.park(state, true, reason);
                 }

@@ -136,6 +136,28 @@ fn two_lost_answers_without_a_trace_are_for_a_person() {
     assert!(story.parked.unwrap().0, "uncertain");
 }
 
+/// What is made anew each time can't be told from a first one: a lost answer is not followed by a second call.
+#[test]
+fn what_creates_is_not_made_twice_after_a_lost_answer() {
+    let raise = flow(
+        r#"
+flow: raise
+owner: soc@contoso.example
+trigger: { type: manual }
+steps:
+  - action: mde.start_investigation
+    with: { machine_id: 1e5bc9d7e413ddd7902c2932e418702b84d0cc07, comment: "See the ticket." }
+"#,
+    );
+    let story = Host::new(&raise, Value::empty()).run(&mut |_, _| unknown());
+    assert_eq!(story.calls, ["mde.start_investigation"]);
+    assert!(story.parked.is_some_and(|(uncertain, _)| uncertain), "{}", story.transcript.join("\n"));
+    // A throttled one did nothing, and is tried again.
+    let story = Host::new(&raise, Value::empty())
+        .run(&mut |_, nth| if nth == 0 { refused(429, true) } else { done(json!({"id": "63017"})) });
+    assert_eq!((story.calls.len(), story.status().as_str()), (2, "succeeded"));
+}
+
 #[test]
 fn a_throttled_isolation_is_tried_again_under_a_new_look() {
     let story = run(|call, nth| (&*call.action.name == "mde.isolate_machine" && nth == 0).then(|| refused(429, true)));
