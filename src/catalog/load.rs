@@ -185,6 +185,7 @@ struct TriggerEntry {
     poll: Option<String>,
     list: Option<String>,
     since: Option<String>,
+    input: Option<String>,
     #[serde(default)]
     keys: Vec<String>,
     output: BTreeMap<String, FieldEntry>,
@@ -463,10 +464,11 @@ fn trigger(entry: TriggerEntry, catalog: &Catalog) -> Result<TriggerSpec, String
         let (ty, optional) = typed(&field.ty, catalog)?;
         fields.insert(Arc::from(key), Field { ty, optional, doc: field.doc.into(), untrusted: field.untrusted });
     }
+    let input = entry.input.unwrap_or_else(|| "since".into());
     if let Some(list) = entry.list.as_deref() {
         let Some(action) = catalog.action(list) else { return Err(format!("there is no action {list}")) };
-        if action.input("since").is_none() || action.effect != Effect::Read {
-            return Err(format!("{list} can't be polled: it takes no `since`"));
+        if action.input(&input).is_none() || action.effect != Effect::Read {
+            return Err(format!("{list} can't be polled: it takes no `{input}`"));
         }
     }
     let output = Type::Object(Arc::new(ObjectType { name: entry.name.as_str().into(), fields, open: false }));
@@ -479,6 +481,7 @@ fn trigger(entry: TriggerEntry, catalog: &Catalog) -> Result<TriggerSpec, String
         poll: entry.poll.as_deref().map(duration).transpose()?,
         list: entry.list.map(Arc::from),
         since: entry.since.map(Arc::from),
+        input: input.into(),
         keys: entry.keys.into_iter().map(Arc::from).collect(),
         later: entry.later,
         example: entry.example.trim().into(),
@@ -599,7 +602,7 @@ mod tests {
     fn the_embedded_catalogue_loads() {
         let catalog = builtin().unwrap();
         assert_eq!(catalog.actions.len(), 105);
-        assert_eq!(catalog.triggers.values().filter(|spec| !spec.later).count(), 8);
+        assert_eq!(catalog.triggers.values().filter(|spec| !spec.later).count(), 10);
         let isolate = catalog.action("mde.isolate_machine").unwrap();
         assert_eq!(isolate.confirm.as_ref().unwrap().every, Duration::from_secs(5));
         assert!(isolate.output.field("already").unwrap().optional);

@@ -275,6 +275,8 @@ pub struct TriggerSpec {
     /// the watermark follows.
     pub list: Option<Arc<str>>,
     pub since: Option<Arc<str>>,
+    /// The input of the list action that takes the watermark: `since`, or `updated_since` where changes are polled.
+    pub input: Arc<str>,
     /// Keys that its `trigger:` block may have, beside those common to all.
     pub keys: Vec<Arc<str>>,
     pub example: Arc<str>,

@@ -24,7 +24,7 @@ use crate::guard::{Guard, limits};
 use crate::journal::sqlite::SqliteStore;
 use crate::journal::{self, Store};
 use crate::trigger::alert_poll::{Fetch, Pollers};
-use crate::trigger::{Flows, Gate, Intake, Phase, schedule, webhook};
+use crate::trigger::{Flows, Gate, Intake, Phase, schedule, sweep, webhook};
 use crate::worker::{Deps, Registry, RunEvent, Worker};
 
 /// How often the backlog is counted on disk.
@@ -119,6 +119,8 @@ pub(super) async fn start(plan: Plan) -> Result<Service, Error> {
     let (catalog, fetch) = (Arc::clone(&handle.catalog), Arc::clone(&handle.fetch));
     let pollers = Pollers::start(Arc::clone(&intake), catalog, fetch, from, tasks.clone(), stop.clone());
     tasks.spawn(pollers.map_err(runs::failed)?.run());
+    let (catalog, fetch) = (Arc::clone(&handle.catalog), Arc::clone(&handle.fetch));
+    tasks.spawn(sweep::run(Arc::clone(&intake), catalog, fetch, stop.clone()));
     tasks.spawn(schedule::run(Arc::clone(&intake), stop.clone()));
     intake.gate.enter(Phase::Serving);
     Ok(Service { address, handle, store, stop, tasks, published })

@@ -57,6 +57,9 @@ pub(super) fn run(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, E
 fn reason(skip: &Skip) -> String {
     match &skip.error {
         Some(error) => format!("it could not be judged ({error})"),
+        None if skip.late => "it became visible too late for any poll, and the daily sweep found it; \
+            `watchfloor start FLOW --alert ID` starts it"
+            .to_owned(),
         None => "`where` is false".to_owned(),
     }
 }

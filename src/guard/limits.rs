@@ -58,7 +58,7 @@ impl Limits {
         recent.sort_by_key(|reservation| reservation.at);
         let seen = recent.last().map_or(Timestamp::MIN, |reservation| reservation.at);
         let mut limits = Limits { config, uses: BTreeMap::new(), seen };
-        for Reservation { scope, key, at } in recent {
+        for Reservation { scope, key, at } in recent.into_iter().filter(|it| !super::edits::is_edit(&it.scope)) {
             limits.uses.entry(scope).or_default().add(key, at);
         }
         limits

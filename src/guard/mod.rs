@@ -3,6 +3,7 @@
 //! Everything here stands below the flows, at the one place that sends: no flow can go round it. It reads nothing by
 //! itself: where a rule needs facts about a device or a user, it asks the worker to read them afresh.
 
+pub mod edits;
 pub mod limits;
 pub mod locks;
 pub mod protected;
@@ -250,7 +251,10 @@ impl Guard {
         };
         let taken = self.limits.reserve(&call.connection, call.effect(), &keys, &asker.flow, flow_limits, asker.now);
         match (taken, self.on_limit) {
-            (Ok(places), _) => decision(asker, call, Verdict::Go, places),
+            (Ok(mut places), _) => {
+                places.extend(edits::of(call, &key, asker.now));
+                decision(asker, call, Verdict::Go, places)
+            }
             (Err(hit), OnLimit::Ask) => decision(asker, call, Verdict::Ask { reason: hit.message }, vec![]),
             (Err(hit), OnLimit::Stop) => {
                 decision(asker, call, Verdict::Refuse { code: "limit".into(), message: hit.message }, vec![])

@@ -100,6 +100,8 @@ fn an_event_starts_one_run(store: &dyn Store) {
     write(store, vec![finish]).unwrap();
     let after_its_end = vec![Op::Offer(Box::new(offer("isolate", "mde:a")))];
     assert_eq!(write(store, after_its_end).unwrap(), [Answer::Offered(None)]);
+    let known = |flow: &str, key: &str| store.is_known(flow, key).unwrap();
+    assert!(known("isolate", "mde:a") && !known("notify", "mde:a") && !known("isolate", "mde:b"));
     assert!(start(store, "notify", "mde:a").no > row.no, "another flow has a run of its own");
     assert_eq!(store.runs(&RunQuery::default()).unwrap().len(), 2);
 }

@@ -125,6 +125,10 @@ impl Store for MemoryStore {
         Ok(found)
     }
 
+    fn is_known(&self, flow: &str, key: &str) -> Result<bool, StoreError> {
+        Ok(self.state().by_event.contains_key(&digest16(&[flow, key])))
+    }
+
     fn skipped(&self, flow: &str, key: &str) -> Result<Option<(Timestamp, Vec<u8>)>, StoreError> {
         Ok(self.state().skipped.get(&(flow.to_owned(), key.to_owned())).cloned())
     }

@@ -274,6 +274,8 @@ pub trait Store: Send + Sync + 'static {
     fn get(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError>;
     /// Uses of limits at or after an instant, oldest first.
     fn reservations(&self, since: Timestamp) -> Result<Vec<Reservation>, StoreError>;
+    /// Whether an event has started a run of a flow: whether offering it again would be refused as a duplicate.
+    fn is_known(&self, flow: &str, key: &str) -> Result<bool, StoreError>;
     fn skipped(&self, flow: &str, key: &str) -> Result<Option<(Timestamp, Vec<u8>)>, StoreError>;
     /// How many runs have each status.
     fn counts(&self) -> Result<BTreeMap<RunStatus, u64>, StoreError>;

@@ -132,6 +132,10 @@ impl Store for SqliteStore {
         self.reads.with(|connection| read::reservations(connection, since))
     }
 
+    fn is_known(&self, flow: &str, key: &str) -> Result<bool, StoreError> {
+        self.reads.with(|connection| read::is_known(connection, flow, key))
+    }
+
     fn skipped(&self, flow: &str, key: &str) -> Result<Option<(Timestamp, Vec<u8>)>, StoreError> {
         self.reads.with(|connection| read::skipped(connection, flow, key))
     }

@@ -167,6 +167,26 @@ impl World {
         n
     }
 
+    /// Makes the next `n` alerts visible, all created at one instant; returns how many there were left to show.
+    pub fn feed_created(&self, n: usize, at: Timestamp) -> usize {
+        let mut state = self.state();
+        let n = n.min(self.plan.alerts.len().saturating_sub(state.born.len()));
+        state.born.extend(std::iter::repeat_n(at, n));
+        n
+    }
+
+    /// A person sets an alert's status, in the spelling of Defender for Endpoint; whether there is such a visible alert.
+    pub fn set_status(&self, alert: &str, status: &str) -> bool {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let visible = state.born.len();
+        let index = self.alert_ids.get(alert).copied().filter(|index| *index < visible);
+        let Some(slot) = index.and_then(|index| state.alerts.get_mut(index)) else { return false };
+        slot.handling.status = Some(status.to_owned());
+        slot.handling.updated = Some(now);
+        true
+    }
+
     /// Alerts that can be seen.
     pub fn visible(&self) -> usize {
         self.state().born.len()

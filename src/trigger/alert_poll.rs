@@ -4,7 +4,7 @@
 //! at most an hour older than the watermark, since services show alerts late; ids seen before are not offered again, and
 //! the journal's unique key decides where memory was lost.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,70 +14,37 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Deployment, Event, Intake, entity};
-use crate::catalog::{Action, Catalog, Paging, TriggerSpec};
-use crate::connector::client::Client;
-use crate::engine::Outcome;
+use super::changes::Changes;
+use super::listing::{Cursor, Listing, MAX_PAGES, Span};
+pub use super::listing::{Fetch, PollError};
+use super::{Deployment, Event, Intake};
+use crate::catalog::Catalog;
 use crate::journal::{Op, StoreError};
-use crate::value::{Map, Value};
+use crate::value::Value;
 
 /// How late an alert may become visible and still be picked up.
-const OVERLAP: SignedDuration = SignedDuration::from_mins(60);
-/// Pages of one poll, against a service that never ends.
-const MAX_PAGES: usize = 1_000;
+pub(super) const OVERLAP: SignedDuration = SignedDuration::from_mins(60);
 /// Ids that a poller remembers; beyond that the journal alone tells duplicates.
 const MAX_SEEN: usize = 200_000;
 const MAX_BACKOFF: Duration = Duration::from_secs(300);
 /// Until a poller whose watermark could not be read is tried again.
 const REOPEN: Duration = Duration::from_secs(5);
-
-/// Reads lists; the client does, and tests do.
-pub trait Fetch: Send + Sync {
-    fn fetch(
-        &self,
-        connection: &str,
-        action: &str,
-        inputs: Map,
-    ) -> futures_util::future::BoxFuture<'static, Result<Value, Outcome>>;
-}
-
-impl Fetch for Client {
-    fn fetch(
-        &self,
-        connection: &str,
-        action: &str,
-        inputs: Map,
-    ) -> futures_util::future::BoxFuture<'static, Result<Value, Outcome>> {
-        Client::fetch(self, connection, action, inputs)
-    }
-}
+/// A list that is too long to be read at once is read in parts, and none is shorter.
+const SHORTEST: SignedDuration = SignedDuration::from_mins(1);
 
 /// One poller.
 pub struct Poller {
-    kind: Arc<str>,
-    connection: Arc<str>,
-    action: Arc<Action>,
-    since: Arc<str>,
+    listing: Listing,
     /// The catalogue's interval; the configuration's, where it has one, is looked up each time.
     default: Duration,
     intake: Arc<Intake>,
-    client: Arc<dyn Fetch>,
     watermark: Timestamp,
     /// Whether the store has a watermark of this poller. Without one, the next start would begin at its own time and lose
     /// what came in between.
     stored: bool,
     seen: HashMap<String, Timestamp>,
-}
-
-/// Why a poll came to nothing.
-#[derive(Debug, thiserror::Error)]
-pub enum PollError {
-    #[error("{0}")]
-    Service(String, Option<Duration>),
-    #[error("storing what was polled: {0}")]
-    Store(#[from] StoreError),
-    #[error("the list did not end after {MAX_PAGES} pages")]
-    Endless,
+    /// What is known of each entity, where its changes are the events.
+    changes: Option<Changes>,
 }
 
 /// What a poller is told by: the trigger type and the connection.
@@ -158,37 +125,54 @@ impl Pollers {
         deployment: &Deployment,
         from: Option<Timestamp>,
     ) -> Result<Option<Poller>, StoreError> {
-        let Some(spec) = self.catalog.triggers.get(kind) else { return Ok(None) };
-        let Some((action, since)) = list_of(spec, &self.catalog) else { return Ok(None) };
-        let stored = self.intake.store.get(&name(connection, kind))?;
-        let stored = stored.and_then(|body| std::str::from_utf8(&body).ok()?.parse::<Timestamp>().ok());
-        // No flow wants what was before all of them: a poller that was not needed for a week does not read that week.
         let begun = deployment.activated(kind, connection);
-        let resumed = stored.map(|stored| begun.map_or(stored, |begun| stored.max(begun)));
-        Ok(Some(Poller {
-            stored: from.is_none() && stored.is_some(),
-            watermark: from.or(resumed).unwrap_or_else(|| self.intake.clock.now()),
-            kind: Arc::clone(kind),
-            connection: Arc::clone(connection),
-            action,
-            since,
-            default: spec.poll.unwrap_or(Duration::from_secs(60)),
-            intake: Arc::clone(&self.intake),
-            client: Arc::clone(&self.client),
-            seen: HashMap::new(),
-        }))
+        Poller::open(&self.intake, &self.catalog, &self.client, (kind, connection), begun, from)
     }
 }
 
-fn list_of(spec: &TriggerSpec, catalog: &Catalog) -> Option<(Arc<Action>, Arc<str>)> {
-    Some((Arc::clone(catalog.action(spec.list.as_ref()?)?), Arc::clone(spec.since.as_ref()?)))
+/// The lists that the flows of now are started from: one for each connection and trigger type.
+pub(super) fn listings(intake: &Intake, catalog: &Catalog, client: &Arc<dyn Fetch>) -> Vec<Listing> {
+    let flows = intake.flows.now();
+    let listing = |(kind, connection): (&Arc<str>, &Arc<str>)| {
+        Listing::of(catalog.triggers.get(kind)?, catalog, connection, client)
+    };
+    flows.polled().filter_map(listing).collect()
 }
 
-fn name(connection: &str, kind: &str) -> String {
-    format!("poll/{connection}/{kind}")
+pub(super) fn name(listing: &Listing) -> String {
+    format!("poll/{}/{}", listing.connection, listing.kind)
 }
 
 impl Poller {
+    /// The poller of a trigger type and a connection, from where the store says that the last one was. `begun` is when the
+    /// first of its flows began; `from` stands in for the stored watermark. `None` for what is not polled.
+    pub fn open(
+        intake: &Arc<Intake>,
+        catalog: &Catalog,
+        client: &Arc<dyn Fetch>,
+        (kind, connection): (&Arc<str>, &Arc<str>),
+        begun: Option<Timestamp>,
+        from: Option<Timestamp>,
+    ) -> Result<Option<Poller>, StoreError> {
+        let Some(spec) = catalog.triggers.get(kind) else { return Ok(None) };
+        let Some(listing) = Listing::of(spec, catalog, connection, client) else { return Ok(None) };
+        let stored = super::instant(&*intake.store, &name(&listing))?;
+        // No flow wants what was before all of them: a poller that was not needed for a week does not read that week.
+        let resumed = stored.map(|stored| begun.map_or(stored, |begun| stored.max(begun)));
+        let changes = kind.ends_with(".changed").then(|| Changes::new(&listing, catalog, intake));
+        // What changed in the past can't be told any more: changes begin with what is known of the entities.
+        let from = from.filter(|_| changes.is_none());
+        Ok(Some(Poller {
+            stored: from.is_none() && stored.is_some(),
+            watermark: from.or(resumed).unwrap_or_else(|| intake.clock.now()),
+            listing,
+            default: spec.poll.unwrap_or(Duration::from_secs(60)),
+            intake: Arc::clone(intake),
+            seen: HashMap::new(),
+            changes,
+        }))
+    }
+
     /// Polls until the token is cancelled. An error is logged, the pause grows, and nothing moves.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut failures = 0u32;
@@ -196,7 +180,7 @@ impl Poller {
         loop {
             let every = self.every();
             let pause = if self.intake.gate.is_full() {
-                tracing::warn!(trigger = %self.kind, "the backlog is full: polling pauses");
+                tracing::warn!(trigger = %self.listing.kind, "the backlog is full: polling pauses");
                 every
             } else {
                 match self.poll().await {
@@ -208,7 +192,7 @@ impl Poller {
                         failures = failures.saturating_add(1);
                         let pause = backoff(every, failures, &error);
                         let seconds = pause.as_secs();
-                        tracing::warn!(trigger = %self.kind, connection = %self.connection, %error, seconds,
+                        tracing::warn!(trigger = %self.listing.kind, connection = %self.listing.connection, %error, seconds,
                             "polling failed; it is tried again");
                         pause
                     }
@@ -231,41 +215,67 @@ impl Poller {
     }
 
     fn every(&self) -> Duration {
-        self.intake.flows.now().given.poll.get(&*self.kind).copied().unwrap_or(self.default)
+        self.intake.flows.now().given.poll.get(&*self.listing.kind).copied().unwrap_or(self.default)
     }
 
-    /// One poll: every page from the watermark minus the overlap on.
+    /// One poll: everything from the watermark minus the overlap on.
     pub async fn poll(&mut self) -> Result<(), PollError> {
         let now = self.intake.clock.now();
         // A clock that was ahead once must not leave this poller deaf until that time has come.
         let from = self.watermark.min(now);
-        let from = from.checked_sub(OVERLAP).unwrap_or(from);
-        let mut highest = self.watermark;
-        let mut skip = 0i64;
+        let back = match &self.changes {
+            // What is there at the beginning is learnt, so that later it can be told what changed.
+            Some(_) if !self.stored => super::changes::LEARNT,
+            _ => OVERLAP,
+        };
+        let from = from.checked_sub(back).unwrap_or(from);
+        match self.read(Span { from, until: None }, now).await {
+            Err(PollError::TooMuch(message)) if self.listing.until.is_some() => {
+                tracing::warn!(trigger = %self.listing.kind, message, "the list is read in parts");
+                self.in_parts(from, now).await
+            }
+            done => done,
+        }
+    }
+
+    /// The same in parts, the oldest first, each half of what was too much.
+    async fn in_parts(&mut self, from: Timestamp, now: Timestamp) -> Result<(), PollError> {
+        let halves = |part: Span| {
+            let length = part.until.unwrap_or(now).duration_since(part.from);
+            let middle = part.from.checked_add(length / 2).unwrap_or(part.from);
+            let parts = [Span { from: middle, ..part }, Span { from: part.from, until: Some(middle) }];
+            (length > SHORTEST).then_some(parts)
+        };
+        let mut parts = Vec::from_iter(halves(Span { from, until: None }).into_iter().flatten());
+        while let Some(part) = parts.pop() {
+            match (self.read(part, now).await, halves(part)) {
+                (Err(PollError::TooMuch(_)), Some(halves)) => parts.extend(halves),
+                (read, _) => read?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Every page of one span, each page's events in one transaction; with the last one the watermark moves.
+    async fn read(&mut self, span: Span, now: Timestamp) -> Result<(), PollError> {
+        let mut highest = span.until.map_or(self.watermark, |until| until.max(self.watermark));
+        let mut cursor = Cursor::default();
         for _ in 0..MAX_PAGES {
-            let page = self.page(from, skip).await?;
-            let items = page.get("value").and_then(Value::as_list).unwrap_or(&[]);
-            let fresh = self.fresh(items, from, &mut highest);
-            let count = i64::try_from(items.len()).unwrap_or(i64::MAX);
-            skip = skip.saturating_add(count);
-            let last = !self.is_paged() || count < self.page_size();
+            let page = self.listing.page(span, &mut cursor).await?;
+            let (fresh, mut also) = self.fresh(&page.items, span, &mut highest)?;
             // A clock ahead of ours must not carry the watermark past alerts that are still to come.
             let watermark = highest.min(now);
-            let mut also = vec![];
-            if last {
-                also.push(Op::Put {
-                    name: name(&self.connection, &self.kind),
-                    body: watermark.to_string().into_bytes(),
-                });
+            if page.is_last && (watermark != self.watermark || !self.stored || !fresh.is_empty()) {
+                also.push(Op::Put { name: name(&self.listing), body: watermark.to_string().into_bytes() });
             }
-            if !fresh.is_empty() || (last && (watermark != self.watermark || !self.stored)) {
+            if !fresh.is_empty() || !also.is_empty() {
                 let ids: Vec<_> = fresh.iter().map(|(id, event)| (id.clone(), event.occurred)).collect();
                 let offered = self.intake.offer(fresh.into_iter().map(|(_, event)| event).collect(), also).await?;
                 self.seen.extend(ids);
-                tracing::debug!(trigger = %self.kind, started = offered.started.len(), "polled");
+                tracing::debug!(trigger = %self.listing.kind, started = offered.started.len(), "polled");
             }
             crate::fail::at("page");
-            if last {
+            if page.is_last {
                 self.watermark = watermark;
                 self.stored = true;
                 self.forget();
@@ -275,61 +285,37 @@ impl Poller {
         Err(PollError::Endless)
     }
 
-    /// The entities that were not seen before, as events. The filter is checked again here: services have ignored it.
-    fn fresh(&self, items: &[Value], from: Timestamp, highest: &mut Timestamp) -> Vec<(String, Event)> {
+    /// The entities that were not seen before, as events, and what is to be remembered of them.
+    #[expect(clippy::type_complexity, reason = "used once, right above")]
+    fn fresh(
+        &self,
+        items: &[Value],
+        span: Span,
+        highest: &mut Timestamp,
+    ) -> Result<(Vec<(String, Event)>, Vec<Op>), StoreError> {
         let mut fresh = vec![];
+        let mut met = HashSet::new();
         for item in items {
-            let Some(seen) = entity::read(&self.kind, &self.since, item) else {
-                tracing::warn!(trigger = %self.kind, connection = %self.connection,
-                    "the service listed something without an id or a time; it is left out");
-                continue;
-            };
-            if seen.occurred < from {
-                continue;
-            }
+            let Some(seen) = self.listing.read(item, span) else { continue };
             *highest = (*highest).max(seen.occurred);
-            if self.seen.contains_key(&seen.id) {
+            let id = match &self.changes {
+                None => seen.id.clone(),
+                Some(_) => format!("{}@{}", seen.occurred, seen.id),
+            };
+            if self.seen.contains_key(&id) || !met.insert(id.clone()) {
                 continue;
             }
-            let event = Event {
-                kind: Arc::clone(&self.kind),
-                connection: Some(Arc::clone(&self.connection)),
-                flow: None,
-                only: None,
-                key: format!("{}:{}", self.connection, seen.id),
-                occurred: seen.occurred,
-                payload: seen.payload,
-                inputs: Value::empty(),
-            };
-            fresh.push((seen.id, event));
+            fresh.push((id, seen));
         }
-        fresh
-    }
-
-    async fn page(&self, from: Timestamp, skip: i64) -> Result<Value, PollError> {
-        let mut inputs = Map::new();
-        inputs.insert("since".into(), Value::Datetime(from));
-        if self.is_paged() {
-            inputs.insert("top".into(), Value::Int(self.page_size()));
-            inputs.insert("skip".into(), Value::Int(skip));
-        }
-        // The client fills in the catalogue's defaults; what it is given here are the inputs that differ.
-        for param in &self.action.inputs {
-            if let Some(default) = &param.default {
-                inputs.entry(Arc::clone(&param.name)).or_insert_with(|| default.clone());
+        match &self.changes {
+            Some(changes) => changes.judge(fresh),
+            None => {
+                let event = |(id, seen): (String, super::entity::Seen)| {
+                    let key = format!("{}:{}", self.listing.connection, seen.id);
+                    (id, polled(&self.listing, key, seen.occurred, seen.payload))
+                };
+                Ok((fresh.into_iter().map(event).collect(), vec![]))
             }
-        }
-        self.client.fetch(&self.connection, &self.action.name, inputs).await.map_err(|outcome| failure(&outcome))
-    }
-
-    fn is_paged(&self) -> bool {
-        matches!(self.action.paging, Paging::TopSkip | Paging::HasNext)
-    }
-
-    fn page_size(&self) -> i64 {
-        match self.action.paging {
-            Paging::HasNext => 100,
-            _ => 1_000,
         }
     }
 
@@ -344,15 +330,17 @@ impl Poller {
     }
 }
 
-fn failure(outcome: &Outcome) -> PollError {
-    match outcome {
-        Outcome::Done { .. } => PollError::Service("an answer came as a failure".into(), None),
-        Outcome::Refused { status, code, message, retry_after_ms, .. } => {
-            PollError::Service(format!("{status} {code}: {message}"), retry_after_ms.map(Duration::from_millis))
-        }
-        Outcome::NotSent { code, message, .. } | Outcome::Unknown { code, message, .. } => {
-            PollError::Service(format!("{code}: {message}"), None)
-        }
+/// The event of something that a service listed.
+pub(super) fn polled(listing: &Listing, key: String, occurred: Timestamp, payload: Value) -> Event {
+    Event {
+        kind: Arc::clone(&listing.kind),
+        connection: Some(Arc::clone(&listing.connection)),
+        flow: None,
+        only: None,
+        key,
+        occurred,
+        payload,
+        inputs: Value::empty(),
     }
 }
 

@@ -15,13 +15,18 @@ pub struct Seen {
 /// Reads an entity that the list action of a trigger type answered; `since` is the field that its watermark follows.
 /// `None` where it lacks an id or a time: such an entity can't be told from another.
 pub fn read(kind: &str, since: &str, entity: &Value) -> Option<Seen> {
-    let id = match entity.get("id")? {
-        Value::String(text) if !text.is_empty() => text.to_string(),
-        Value::Int(number) => number.to_string(),
-        _ => return None,
-    };
+    let id = id(entity)?;
     let occurred = entity.get(since)?.as_datetime()?;
     Some(Seen { payload: payload(kind, &id, entity), id, occurred })
+}
+
+/// The id of an entity, `None` where it has none.
+pub fn id(entity: &Value) -> Option<String> {
+    match entity.get("id")? {
+        Value::String(text) if !text.is_empty() => Some(text.to_string()),
+        Value::Int(number) => Some(number.to_string()),
+        _ => None,
+    }
 }
 
 fn payload(kind: &str, id: &str, entity: &Value) -> Value {

@@ -3,14 +3,17 @@
 //! Not here: carrying runs out (see `worker`), the list of trigger types (see `catalog`).
 
 pub mod alert_poll;
+mod changes;
 mod deployed;
 pub mod entity;
 pub mod form;
 pub mod gate;
+mod listing;
 pub mod manual;
 pub mod offer;
 pub mod origin;
 pub mod schedule;
+pub mod sweep;
 pub mod webhook;
 
 use std::sync::Arc;
@@ -21,6 +24,7 @@ pub use deployed::{Compile, Deployed, Deployment, Flows, Given};
 pub use gate::{Gate, Phase};
 pub use offer::{Intake, Offered};
 
+use crate::journal::{Store, StoreError};
 use crate::value::Value;
 
 /// One occurrence of a trigger, before it is known which flows it starts.
@@ -42,6 +46,12 @@ pub struct Event {
     pub payload: Value,
     /// `inputs.*`.
     pub inputs: Value,
+}
+
+/// A named instant of the store.
+fn instant(store: &dyn Store, name: &str) -> Result<Option<Timestamp>, StoreError> {
+    let body = store.get(name)?;
+    Ok(body.and_then(|body| std::str::from_utf8(&body).ok()?.parse().ok()))
 }
 
 #[cfg(test)]

@@ -48,6 +48,15 @@ pub struct Skip {
     pub trace: Option<Trace>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub payload: Option<Value>,
+    /// The daily sweep found it: it became visible too late for any poll.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub late: bool,
+}
+
+impl Skip {
+    pub(super) fn late(trigger: &Arc<str>) -> Skip {
+        Skip { trigger: Arc::clone(trigger), error: None, trace: None, payload: None, late: true }
+    }
 }
 
 impl Intake {
@@ -128,6 +137,14 @@ enum Decided {
     Skip(Op),
 }
 
+/// The keys under which an event would start runs of a flow.
+pub(super) fn would_start(deployed: &Deployed, event: &Event, now: Timestamp) -> Result<Vec<String>, String> {
+    Ok(match decide(deployed, event, now)? {
+        Decided::Start(offer) => vec![offer.key],
+        Decided::Skip(_) => vec![],
+    })
+}
+
 /// Whether an event starts a flow, and with which key. The error says why the flow can't be asked.
 fn decide(deployed: &Deployed, event: &Event, now: Timestamp) -> Result<Decided, String> {
     let (flow, trigger) = (&deployed.card, deployed.trigger()?);
@@ -137,7 +154,7 @@ fn decide(deployed: &Deployed, event: &Event, now: Timestamp) -> Result<Decided,
             tracing::warn!(flow = %flow.name, key = %event.key, error, "an event could not be judged and starts nothing");
         }
         let payload = error.is_some().then(|| event.payload.clone());
-        let skip = Skip { trigger: Arc::clone(&event.kind), error, trace, payload };
+        let skip = Skip { trigger: Arc::clone(&event.kind), error, trace, payload, late: false };
         let body = serde_json::to_vec(&skip).unwrap_or_default();
         Ok(Decided::Skip(Op::Skipped { flow: flow.name.to_string(), key: bounded(event.key.clone()), at: now, body }))
     };

@@ -12,7 +12,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 
-use super::{Deployed, Deployment, Event, Intake};
+use super::{Deployed, Deployment, Event, Intake, instant};
 use crate::check::program::{Missed, Overlap, Schedule, When};
 use crate::journal::{Op, RunQuery, RunStatus, StoreError};
 use crate::value::Value;
@@ -116,7 +116,7 @@ pub enum ScheduleError {
 async fn tick(intake: &Intake, deployed: &Deployed, now: Timestamp) -> Result<Option<Timestamp>, ScheduleError> {
     let (flow, Some(schedule)) = (deployed.name(), &deployed.card.schedule) else { return Ok(None) };
     let clock = Occurrences::new(schedule)?;
-    let stored = instant(intake, &format!("schedule/{flow}/last"))?;
+    let stored = instant(&*intake.store, &format!("schedule/{flow}/last"))?;
     // A flow that was away makes up for nothing of that time.
     let mut last = stored.map_or(deployed.activated, |last| last.max(deployed.activated));
     if last > now {
@@ -151,11 +151,6 @@ async fn tick(intake: &Intake, deployed: &Deployed, now: Timestamp) -> Result<Op
 
 fn put(flow: &str, at: Timestamp) -> Op {
     Op::Put { name: format!("schedule/{flow}/last"), body: at.to_string().into_bytes() }
-}
-
-fn instant(intake: &Intake, name: &str) -> Result<Option<Timestamp>, StoreError> {
-    let body = intake.store.get(name)?;
-    Ok(body.and_then(|body| std::str::from_utf8(&body).ok()?.parse().ok()))
 }
 
 fn going(intake: &Intake, flow: &str) -> Result<bool, StoreError> {
@@ -340,7 +335,7 @@ mod tests {
         // Still going: the next one is skipped, and not run later.
         tick(&desk.intake, &deployed, at("2026-11-20T00:31:00Z")).await.unwrap();
         assert_eq!(desk.taken(), []);
-        assert_eq!(instant(&desk.intake, "schedule/hunt/last").unwrap(), Some(at("2026-11-20T00:30:00Z")));
+        assert_eq!(instant(&*desk.intake.store, "schedule/hunt/last").unwrap(), Some(at("2026-11-20T00:30:00Z")));
         // A newer run that has ended does not hide the one that goes on.
         let by_hand = Event { key: "manual:1".into(), ..occurrence(&desk.intake, &"hunt".into(), now, now).unwrap() };
         desk.intake.offer(vec![by_hand], vec![]).await.unwrap();

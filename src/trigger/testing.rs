@@ -36,6 +36,14 @@ impl Desk {
         Desk { intake: Arc::new(intake), accepted }
     }
 
+    /// Moves the beginning of all flows.
+    pub(crate) fn activate(&self, at: &str) {
+        let flows = self.intake.flows.now();
+        let at = at.parse().unwrap();
+        let flows = flows.iter().map(|it| Deployed::of(it.flow().unwrap(), Mode::Live, at)).collect();
+        self.intake.flows.replace(Deployment::new(flows, Given::default()));
+    }
+
     /// All rows that were handed over so far.
     pub(crate) fn taken(&mut self) -> Vec<RunRow> {
         std::iter::from_fn(|| self.accepted.try_recv().ok()).flatten().collect()

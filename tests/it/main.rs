@@ -14,6 +14,7 @@ mod demo;
 mod docs;
 mod engine;
 mod faults;
+mod polling;
 mod safety;
 mod sandbox;
 mod sandbox_client;

@@ -194,3 +194,39 @@ fn a_person_starts_a_flow_for_an_alert() {
     assert_eq!(flow.code, 3, "{flow:?}");
     assert!(service.stop().success());
 }
+
+const ASSIGN: &str = r#"
+flow: assign
+trigger: { type: xdr.alert.changed, connection: graph, where: "'status' in trigger.changed" }
+steps:
+  - action: xdr.update_alert
+    with: { alert_id: "{{ trigger.alert_id }}", status: Resolved, assigned_to: soc@contoso.example }
+"#;
+
+#[test]
+fn our_own_change_of_an_alert_starts_no_second_run() {
+    let tenant = Tenant::new(26, 20, |_| {});
+    tenant.feed(20);
+    let site = Site::new(&tenant).flow("assign", ASSIGN).set("poll", "{ xdr.alert.changed: 1s }");
+    let service = site.start(&[]);
+    let world = tenant.world();
+    wait_for("the alerts are learnt", 30, || {
+        (tenant.ledger().calls.get("GET /v1.0/security/alerts_v2").copied() >= Some(2)).then_some(())
+    });
+    let alert = &world.plan.alerts[0].graph_id;
+    assert!(world.set_status(alert, "InProgress"));
+    let run = site.settled(1, 60).remove(0);
+    assert_eq!((run["status"].as_str(), run["trigger"].as_str()), (Some("succeeded"), Some("xdr.alert.changed")));
+    // The change that the run made is listed too; another person's is told from it, before and after a kill.
+    let calls = tenant.calls();
+    wait_for("three more polls", 30, || (tenant.calls() >= calls + 3).then_some(()));
+    assert_eq!(site.runs().len(), 1, "our own change started a run");
+    service.kill();
+    let service = site.start(&[]);
+    assert!(world.set_status(alert, "InProgress"));
+    site.settled(2, 60);
+    let calls = tenant.calls();
+    wait_for("three more polls", 30, || (tenant.calls() >= calls + 3).then_some(()));
+    assert_eq!(site.runs().len(), 2);
+    assert!(service.stop().success());
+}

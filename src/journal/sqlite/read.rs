@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params, params_from_iter};
 
 use super::schema::{self, instant, nanos};
-use crate::id::RunId;
+use crate::id::{RunId, digest16};
 use crate::journal::{Blob, Queued, Reservation, RunNo, RunQuery, RunRow, RunStatus, StoreError};
 use crate::value::Value;
 
@@ -167,6 +167,11 @@ pub(super) fn reservations(connection: &Connection, since: Timestamp) -> Result<
         Ok(Reservation { scope: row.get(0)?, key: row.get(1)?, at: instant(row.get(2)?) })
     })?;
     Ok(found.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn is_known(connection: &Connection, flow: &str, key: &str) -> Result<bool, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT 1 FROM runs WHERE dedupe = ?1")?;
+    Ok(statement.exists([digest16(&[flow, key])])?)
 }
 
 pub(super) fn skipped(

@@ -6,7 +6,9 @@ use futures_util::future::BoxFuture;
 
 use super::super::testing::{Desk, flow, now};
 use super::*;
-use crate::catalog::Catalog;
+
+use crate::engine::Outcome;
+use crate::value::Map;
 
 type Answers = Vec<Result<Value, Outcome>>;
 
@@ -27,19 +29,16 @@ impl Fetch for Service {
 fn setup(answers: Answers) -> (Desk, Arc<Service>, Poller) {
     let desk = Desk::new(vec![flow("a", "mde.alert.new", "mde")]);
     let service = Arc::new(Service { answers: Mutex::new(answers), asked: Mutex::default() });
-    let poller = Poller {
-        kind: "mde.alert.new".into(),
-        connection: "mde".into(),
-        action: Arc::clone(Catalog::builtin().unwrap().action("mde.list_alerts").unwrap()),
-        since: "created".into(),
-        default: Duration::from_secs(30),
-        intake: Arc::clone(&desk.intake),
-        client: Arc::clone(&service) as Arc<dyn Fetch>,
-        watermark: now(),
-        stored: false,
-        seen: HashMap::new(),
-    };
+    let poller = pollers_of(&desk, &service).remove(0);
     (desk, service, poller)
+}
+
+fn pollers_of(desk: &Desk, service: &Arc<Service>) -> Vec<Poller> {
+    let client = Arc::clone(service) as Arc<dyn Fetch>;
+    let catalog = Catalog::builtin().unwrap();
+    let flows = desk.intake.flows.now();
+    let open = |key| Poller::open(&desk.intake, &catalog, &client, key, None, None).unwrap().unwrap();
+    flows.polled().map(open).collect()
 }
 
 fn alert(id: usize, second: i64) -> Value {
@@ -69,13 +68,64 @@ async fn a_late_alert_is_picked_up_and_none_twice() {
 async fn all_pages_are_read_before_the_watermark_moves() {
     let full: Vec<_> = (0..1000).map(|id| alert(id, 0)).collect();
     let lost = Outcome::Unknown { status: 0, code: "reset".into(), message: "reset".into() };
-    let (mut desk, service, mut poller) =
-        setup(vec![page(full.clone()), Err(lost), page(full), page(vec![alert(1000, 0)])]);
+    let rest = (950..1001).map(|id| alert(id, 60)).collect();
+    let (mut desk, service, mut poller) = setup(vec![page(full.clone()), Err(lost), page(full), page(rest)]);
     assert!(poller.poll().await.is_err());
     assert_eq!(desk.intake.store.get("poll/mde/mde.alert.new").unwrap(), None);
+    // As after a kill between two pages: nothing is remembered but what the store has.
+    let mut poller = pollers_of(&desk, &service).remove(0);
     poller.poll().await.unwrap();
     assert_eq!(desk.taken().len(), 1001);
-    assert_eq!(service.asked.lock().unwrap()[3].get("skip"), Some(&Value::Int(1000)));
+    assert_eq!(service.asked.lock().unwrap()[3].get("skip"), Some(&Value::Int(950)));
+    assert!(desk.intake.store.get("poll/mde/mde.alert.new").unwrap().is_some());
+}
+
+#[tokio::test]
+async fn an_alert_that_vanishes_from_a_page_that_was_read_hides_none_behind_it() {
+    // Ascending or not: while the second page is asked for, an alert of the first is gone, and all behind it moved up.
+    let full = (0..1000).map(|id| alert(id, 0)).collect();
+    let moved = (951..1003).map(|id| alert(id, 0)).collect();
+    let (mut desk, _service, mut poller) = setup(vec![page(full), page(moved)]);
+    poller.poll().await.unwrap();
+    assert_eq!(desk.taken().len(), 1003);
+}
+
+#[tokio::test]
+async fn pages_that_do_not_join_fail_the_poll() {
+    let full = |from: usize| page((from..from + 1000).map(|id| alert(id, 60)).collect());
+    let (desk, _service, mut poller) = setup(vec![full(0), full(2000)]);
+    assert!(matches!(poller.poll().await, Err(PollError::Moved)));
+    assert_eq!(desk.intake.store.get("poll/mde/mde.alert.new").unwrap(), None);
+    // The same page again and again is a service that ignores the position.
+    let (desk, _service, mut poller) = setup(vec![full(0), full(0)]);
+    assert!(matches!(poller.poll().await, Err(PollError::Endless)));
+    assert_eq!(desk.intake.store.get("poll/mde/mde.alert.new").unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_service_that_gives_smaller_pages_than_asked_is_read_to_its_end() {
+    let pages = [(0, 500), (450, 950), (900, 940)].map(|(from, to)| page((from..to).map(|id| alert(id, 0)).collect()));
+    let (mut desk, _service, mut poller) = setup(pages.into());
+    poller.poll().await.unwrap();
+    assert_eq!(desk.taken().len(), 950);
+}
+
+#[tokio::test]
+async fn a_list_that_is_too_long_is_read_in_parts() {
+    let mut desk = Desk::new(vec![flow("a", "xdr.alert.new", "graph")]);
+    let too_much = || Err(Outcome::Unknown { status: 200, code: "endless_list".into(), message: "too long".into() });
+    let answers = vec![too_much(), page(vec![alert(1, -2400)]), too_much(), page(vec![]), page(vec![alert(2, 0)])];
+    let service = Arc::new(Service { answers: Mutex::new(answers), asked: Mutex::default() });
+    let mut poller = pollers_of(&desk, &service).remove(0);
+    // Alerts of before the activation start nothing; here the whole hour counts.
+    desk.activate("2026-11-19T00:00:00Z");
+    poller.poll().await.unwrap();
+    let keys: Vec<_> = desk.taken().into_iter().map(|row| row.key).collect();
+    assert_eq!(keys, ["graph:da1", "graph:da2"]);
+    let asked = service.asked.lock().unwrap();
+    let bound = |index: usize, name: &str| asked[index].get(name).cloned();
+    assert_eq!((bound(1, "until"), bound(2, "until")), (bound(2, "since"), None), "the halves join");
+    assert_eq!((bound(3, "since"), bound(3, "until"), bound(4, "until")), (bound(2, "since"), bound(4, "since"), None));
 }
 
 #[tokio::test]
