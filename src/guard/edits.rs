@@ -55,23 +55,34 @@ pub fn is_edit(scope: &str) -> bool {
     scope.starts_with(SCOPE)
 }
 
-/// What a call that is about to go sets on an alert or an incident.
-pub(super) fn of(call: &Call, key: &str, at: Timestamp) -> Option<Op> {
-    let on = call.target.as_ref().filter(|target| matches!(&*target.kind, "alert" | "incident"))?;
-    if call.effect() != Effect::Write {
-        return None;
-    }
+/// What a call that is about to go sets on alerts or on an incident.
+pub(super) fn of(call: &Call, key: &str, at: Timestamp) -> Vec<Op> {
     let fields = FIELDS.iter().filter_map(|name| Some(format!("{name}={}", mark(call.inputs.get(*name)?))));
     let mut fields: Vec<String> = fields.collect();
     // Closing is a setting of all three, in the other service's words.
     if call.action.name.contains(".close_") {
         fields = ["status", "classification", "determination"].map(|name| format!("{name}={ANY}")).to_vec();
     }
-    if fields.is_empty() {
-        return None;
+    if fields.is_empty() || call.effect() != Effect::Write {
+        return vec![];
     }
-    let scope = format!("{SCOPE}{}", target(&on.kind, &on.id));
-    Some(Op::Reserve { scope, key: format!("{key} {}", fields.join(",")), at })
+    let key = format!("{key} {}", fields.join(","));
+    let on = on(call).into_iter();
+    on.map(|target| Op::Reserve { scope: format!("{SCOPE}{target}"), key: key.clone(), at }).collect()
+}
+
+fn on(call: &Call) -> Vec<String> {
+    match &call.target {
+        Some(on) if matches!(&*on.kind, "alert" | "incident") => vec![target(&on.kind, &on.id)],
+        Some(_) => vec![],
+        // One call for many alerts names them in a list.
+        None => {
+            let of_alerts = |form: &str| form.ends_with("alert");
+            let lists = call.action.inputs.iter().filter(|param| param.id_form.as_deref().is_some_and(of_alerts));
+            let ids = lists.filter_map(|param| call.inputs.get(&param.name)?.as_list()).flatten();
+            ids.filter_map(|id| Some(target("alert", id.as_str()?))).collect()
+        }
+    }
 }
 
 /// The edit that a reservation stands for.

@@ -246,7 +246,7 @@ impl Guard {
     fn admit(&mut self, asker: &Asker, call: &Call, flow_limits: &[FlowLimit]) -> Decision {
         let key = call_key(&asker.run, &call.path);
         let keys: Vec<String> = match many(call) {
-            0 | 1 => vec![key],
+            0 | 1 => vec![key.clone()],
             many => (0..many).map(|index| format!("{key}#{index}")).collect(),
         };
         let taken = self.limits.reserve(&call.connection, call.effect(), &keys, &asker.flow, flow_limits, asker.now);

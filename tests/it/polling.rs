@@ -91,7 +91,8 @@ impl Bench {
         let deployed = Deployed::of(flow, Mode::Live, begin);
         let flows = Flows::new(Deployment::new(vec![deployed], Given::default()));
         let gate = Arc::new(Gate::new(0, 1_000_000));
-        let intake = Arc::new(Intake::new(Arc::clone(&store) as Arc<dyn Store>, flows, clock, gate, sender));
+        let hand = move |rows| drop(sender.send(rows));
+        let intake = Arc::new(Intake::new(Arc::clone(&store) as Arc<dyn Store>, flows, clock, gate, Box::new(hand)));
         Bench { sandbox, catalog, intake, store, client: Arc::new(client), accepted, time, _folder: folder }
     }
 
