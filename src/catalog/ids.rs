@@ -27,6 +27,8 @@ pub fn normal(form: &str, text: &str) -> Result<String, String> {
         "index" => |text| incident(text).filter(|text| text.len() <= 4),
         "instant" => |text| text.parse::<jiff::Timestamp>().ok().map(|at| at.to_string()),
         "file_name" => file_name,
+        "detection" => detection,
+        "rule" => rule,
         _ => return Err(format!("there is no id form {form}")),
     };
     let found = match text.starts_with("https://") {
@@ -75,6 +77,8 @@ fn refusal(form: &str, text: &str) -> String {
         "number" | "index" => "a number",
         "instant" => "an instant, such as 2026-11-20T07:20:00Z",
         "file_name" => "a file's name without a folder",
+        "detection" => "a risk detection's id: a GUID or 64 hex digits",
+        "rule" => "a rule's id, as exchange.list_inbox_rules gives it",
         "guid" => "an id of the form 5382f7ea-7557-4ab7-9782-d50480024a4e",
         _ => "a user's object id or user principal name",
     };
@@ -133,6 +137,16 @@ fn cve(text: &str) -> Option<String> {
     // Weaknesses without a CVE have ids of Microsoft's own, `TVM-2020-0002`.
     let fits = matches!(kind, "CVE" | "TVM") && digits(year, 4..=4) && digits(number, 4..=9);
     fits.then(|| upper.clone())
+}
+
+fn detection(text: &str) -> Option<String> {
+    guid(text).or_else(|| sha256(text))
+}
+
+/// Base64 in either alphabet.
+fn rule(text: &str) -> Option<String> {
+    let fits = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-_=".contains(&b));
+    ((4..=256).contains(&text.len()) && fits).then(|| text.to_owned())
 }
 
 fn file_name(text: &str) -> Option<String> {

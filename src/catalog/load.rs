@@ -13,8 +13,11 @@ use super::{
 };
 use crate::error::Error;
 
-const TYPES: [(&str, &str); 2] =
-    [("types.yaml", include_str!("types.yaml")), ("mde_types.yaml", include_str!("mde_types.yaml"))];
+const TYPES: [(&str, &str); 3] = [
+    ("types.yaml", include_str!("types.yaml")),
+    ("mde_types.yaml", include_str!("mde_types.yaml")),
+    ("graph_types.yaml", include_str!("graph_types.yaml")),
+];
 const TRIGGERS: &str = include_str!("triggers.yaml");
 const ACTIONS: [(&str, &str); 12] = [
     ("mde.yaml", include_str!("mde.yaml")),
@@ -95,6 +98,9 @@ struct ActionEntry {
     reuse: Option<String>,
     #[serde(default)]
     creates: bool,
+    /// A destructive action whose effect nothing can be asked about: a lost answer always ends with a person.
+    #[serde(default)]
+    unlooked: bool,
     example: String,
     source: String,
 }
@@ -147,6 +153,8 @@ struct LookEntry {
     kind: LookKindEntry,
     action: String,
     with: BTreeMap<String, Json>,
+    field: Option<String>,
+    is: Option<Json>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -155,6 +163,7 @@ enum LookKindEntry {
     Isolation,
     Release,
     MachineAction,
+    State,
 }
 
 #[derive(Deserialize)]
@@ -339,6 +348,10 @@ fn action(entry: ActionEntry, catalog: &Catalog) -> Result<Action, String> {
         Some(_) if has_body => Place::Body,
         Some(_) => Place::Query,
     };
+    let looked = entry.look.is_some() || entry.unlooked || entry.native.is_some();
+    if entry.effect == Effect::Destructive && (!looked || (entry.target.is_none() && entry.native.is_none())) {
+        return Err("a destructive action wants a target and a look-up, or to say that it is `unlooked`".into());
+    }
     let inputs = entry.inputs.into_iter().map(|input| {
         let name = input.name.clone();
         param(input, place, catalog).map_err(|e| format!("{name}: {e}"))
@@ -435,15 +448,20 @@ fn look(entry: LookEntry) -> Result<Look, String> {
         };
         Ok::<_, String>((Arc::from(key), input))
     });
-    Ok(Look {
-        kind: match entry.kind {
-            LookKindEntry::Isolation => LookKind::Isolation,
-            LookKindEntry::Release => LookKind::Release,
-            LookKindEntry::MachineAction => LookKind::MachineAction,
-        },
-        action: entry.action.into(),
-        with: with.collect::<Result<_, _>>()?,
-    })
+    let kind = match entry.kind {
+        LookKindEntry::Isolation => LookKind::Isolation,
+        LookKindEntry::Release => LookKind::Release,
+        LookKindEntry::MachineAction => LookKind::MachineAction,
+        LookKindEntry::State => LookKind::State,
+    };
+    let state = match (entry.field, entry.is) {
+        (Some(field), Some(is)) if kind == LookKind::State => {
+            Some((Arc::from(field), crate::value::Value::from_json(&is).ok_or("null is no state")?))
+        }
+        (None, None) if kind != LookKind::State => None,
+        _ => return Err("`field` and `is` belong to a look-up of the kind state".into()),
+    };
+    Ok(Look { kind, state, action: entry.action.into(), with: with.collect::<Result<_, _>>()? })
 }
 
 fn confirm(entry: ConfirmEntry) -> Result<Confirm, String> {
@@ -530,12 +548,6 @@ fn cross_check(action: &Action, catalog: &Catalog) -> Result<(), String> {
             return Err(format!("{undo} can't undo it: reading and telling leave nothing to undo"));
         }
     }
-    if action.effect == Effect::Destructive
-        && action.native.is_none()
-        && (action.target.is_none() || action.look.is_none())
-    {
-        return Err("a destructive action wants a target and a look-up".into());
-    }
     if action.creates && action.effect != Effect::Write {
         return Err(
             "only a write creates: a lost answer of the others is never followed by a second call anyway".into()
@@ -565,6 +577,10 @@ fn check_look(action: &Action, look: &Look, catalog: &Catalog) -> Result<(), Str
                 }
             }
         }
+    }
+    if let Some((field, _)) = &look.state {
+        let known = other.output.field(field).ok_or_else(|| format!("{} answers no {field}", other.name))?;
+        return if known.ty.is_scalar() { Ok(()) } else { Err(format!("the state {field} is no plain value")) };
     }
     if action.tag_input.is_none() && action.tag_wire.is_none() {
         return Err("a look-up finds our effects by a tag, and none is written".into());
@@ -601,7 +617,7 @@ mod tests {
     #[test]
     fn the_embedded_catalogue_loads() {
         let catalog = builtin().unwrap();
-        assert_eq!(catalog.actions.len(), 105);
+        assert_eq!(catalog.actions.len(), 127);
         assert_eq!(catalog.triggers.values().filter(|spec| !spec.later).count(), 10);
         let isolate = catalog.action("mde.isolate_machine").unwrap();
         assert_eq!(isolate.confirm.as_ref().unwrap().every, Duration::from_secs(5));

@@ -148,6 +148,8 @@ pub enum LookKind {
     Release,
     /// Machine actions of one type: adopt ours by tag; nothing stands in the way.
     MachineAction,
+    /// The thing itself: it is as the step wants it, or not. Setting a state twice sets it once, so no tag is needed.
+    State,
 }
 
 /// The look-up before (and after an unknown outcome of) an action.
@@ -158,6 +160,8 @@ pub struct Look {
     pub action: Arc<str>,
     /// Its inputs: names of our own inputs, or constants.
     pub with: Vec<(Arc<str>, LookInput)>,
+    /// With `LookKind::State`: the field of the answer, and its value where the state is set.
+    pub state: Option<(Arc<str>, crate::value::Value)>,
 }
 
 #[derive(Clone, Debug)]

@@ -25,6 +25,7 @@ pub fn normal(name: &str, body: &Json, now: Timestamp) -> Result<Json, String> {
         "graph_incident" => other::incident(body),
         "graph_user" => other::user(body),
         "user_risk" => other::user_risk(body),
+        "risk_detection" => other::risk_detection(body),
         "automatic_replies" => other::automatic_replies(body, now)?,
         "graph_comments" => json!({"comments": items(body, "value")?.iter().map(other::comment).collect::<Vec<_>>()}),
         "mde_alerts" => page(body, "value", alert::mde)?,
@@ -36,6 +37,9 @@ pub fn normal(name: &str, body: &Json, now: Timestamp) -> Result<Json, String> {
         "indicators" => page(body, "value", other::indicator)?,
         "graph_incidents" => page(body, "value", other::incident)?,
         "risk_detections" => page(body, "value", other::risk_detection)?,
+        "graph_users" => page(body, "value", other::user)?,
+        "user_risks" => page(body, "value", other::user_risk)?,
+        "cloud_activities" | "cloud_entities" => page(body, "data", Json::clone)?,
         "accepted" => json!({}),
         _ => match name.strip_prefix("closed_") {
             Some(_) => closed(name, body)?,
@@ -45,7 +49,7 @@ pub fn normal(name: &str, body: &Json, now: Timestamp) -> Result<Json, String> {
 }
 
 /// Every mapping that [`normal`] knows, and `hunting`, which needs the inputs too.
-pub const MAPPINGS: [&str; 26] = [
+pub const MAPPINGS: [&str; 31] = [
     "mde_alert",
     "graph_alert",
     "cloud_apps_alert",
@@ -56,6 +60,7 @@ pub const MAPPINGS: [&str; 26] = [
     "graph_incident",
     "graph_user",
     "user_risk",
+    "risk_detection",
     "automatic_replies",
     "graph_comments",
     "mde_alerts",
@@ -67,6 +72,10 @@ pub const MAPPINGS: [&str; 26] = [
     "indicators",
     "graph_incidents",
     "risk_detections",
+    "graph_users",
+    "user_risks",
+    "cloud_activities",
+    "cloud_entities",
     "accepted",
     "closed_benign",
     "closed_false_positive",

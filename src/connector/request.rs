@@ -88,7 +88,9 @@ pub fn build(action: &Action, inputs: &Map, tag: &str) -> Result<Request, BadInp
         // Without it, Graph shows the newest products and states as `unknownFutureValue`.
         headers.push(("Prefer".to_owned(), "include-unknown-enum-members".to_owned()));
     }
-    let has_body = !matches!(&**method, "GET" | "HEAD" | "DELETE");
+    // Where the entry names no member of a body, the operation takes none.
+    let takes_body = !action.body.is_null() || action.inputs.iter().any(|param| param.place == Place::Body);
+    let has_body = takes_body && !matches!(&**method, "GET" | "HEAD" | "DELETE");
     let path = parts.path_and_query(action);
     let body = has_body.then(|| {
         let mut body = parts.body;

@@ -27,7 +27,7 @@ pub(super) fn answer(world: &World, state: &mut State, call: &Call, path: &[&str
             Some(index) => {
                 let read = *verb == "read";
                 state.alerts.get_mut(index).into_iter().for_each(|alert| alert.read = read);
-                state.marks.alert(index, "cloud_apps.mark_read");
+                state.marks.alert(index, if read { "cloud_apps.mark_read" } else { "cloud_apps.mark_unread" });
                 Answer::ok(json!({}))
             }
             None => missing(id),

@@ -43,9 +43,9 @@ fn sample_of(action: &Action) -> Answer {
     }
     let body = sample(&action.output, 0);
     let status = if action.method.as_deref() == Some("GET") { 200 } else { 201 };
-    match (&action.output, action.paging) {
-        (Type::List(_), Paging::HasNext) => Answer::new(200, json!({"data": body, "hasNext": false})),
-        (Type::List(_), _) => Answer::new(200, json!({"value": body})),
+    match action.paging {
+        // A page is `value` in our form; this service calls it `data`.
+        Paging::HasNext => Answer::new(200, json!({"data": body.get("value"), "hasNext": false})),
         _ => Answer::new(status, body),
     }
 }

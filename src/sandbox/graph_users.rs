@@ -13,26 +13,37 @@ use super::world::{Alert, Risk, Source, User};
 pub(super) fn answer(world: &World, state: &mut State, call: &Call, path: &[&str]) -> Option<Answer> {
     Some(match (call.method.as_str(), path) {
         ("GET", ["users"]) => {
-            let items = world.plan.users.iter().map(user_json).collect();
+            let items = world.plan.users.iter().map(|user| user_json(world, state, user)).collect();
             page(call, "users", &["id", "userPrincipalName", "mail", "displayName", "accountEnabled"], items, 100)
         }
         ("GET", ["users", id, rest @ ..]) => match find(world, id) {
-            Some(user) => return about(world, call, user, rest),
+            Some(user) => return about(world, state, call, user, rest),
             None => missing(id),
         },
+        ("PATCH" | "POST", ["users", ..]) if !path.last().is_some_and(|last| last.ends_with("sendMail")) => {
+            return super::graph_people::answer(world, state, call, path);
+        }
+        ("POST", ["identityProtection", ..]) | ("GET", ["identityProtection", "riskyUsers", _, "history"]) => {
+            return super::graph_people::answer(world, state, call, path);
+        }
         ("POST", ["users", id, "sendMail" | "microsoft.graph.sendMail"]) => match find(world, id) {
             Some(_) => send_mail(world, state, call),
             None => missing(id),
         },
         ("GET", ["identityProtection", "riskyUsers"]) => {
-            let items =
-                world.plan.users.iter().filter(|user| user.risk != Risk::Never).map(|u| risky(world, u)).collect();
+            let items = world
+                .plan
+                .users
+                .iter()
+                .filter(|user| user.risk != Risk::Never)
+                .map(|u| risky(world, state, u))
+                .collect();
             page(call, "identityProtection/riskyUsers", &["riskState", "riskLevel", "id"], items, 20)
         }
         // Only an object id is taken here, and a user who was never risky looks like one who does not exist.
         ("GET", ["identityProtection", "riskyUsers", id]) => {
             match find(world, id).filter(|user| user.id == *id && user.risk != Risk::Never) {
-                Some(user) => entity("identityProtection/riskyUsers/$entity", risky(world, user)),
+                Some(user) => entity("identityProtection/riskyUsers/$entity", risky(world, state, user)),
                 None => missing(id),
             }
         }
@@ -52,19 +63,19 @@ pub(super) fn answer(world: &World, state: &mut State, call: &Call, path: &[&str
     })
 }
 
-fn find<'w>(world: &'w World, id: &str) -> Option<&'w User> {
+pub(super) fn find<'w>(world: &'w World, id: &str) -> Option<&'w User> {
     let index = world.user_ids.get(id).or_else(|| world.user_ids.get(&id.to_lowercase()))?;
     world.plan.users.get(*index)
 }
 
 /// What is below `/users/{id}`.
-fn about(world: &World, call: &Call, user: &User, rest: &[&str]) -> Option<Answer> {
+fn about(world: &World, state: &State, call: &Call, user: &User, rest: &[&str]) -> Option<Answer> {
     let select = call.param("$select");
     Some(match rest {
-        [] => entity("users/$entity", odata::select(user_json(user), select)),
+        [] => entity("users/$entity", odata::select(user_json(world, state, user), select)),
         ["manager"] => match user.manager.and_then(|index| world.plan.users.get(index)) {
             Some(manager) => {
-                let mut body = user_json(manager);
+                let mut body = user_json(world, state, manager);
                 body.as_object_mut()?.insert("@odata.type".into(), json!("#microsoft.graph.user"));
                 entity("directoryObjects/$entity", odata::select(body, select))
             }
@@ -77,6 +88,9 @@ fn about(world: &World, call: &Call, user: &User, rest: &[&str]) -> Option<Answe
             });
             page(call, "directoryObjects", &[], if user.admin { vec![role] } else { Vec::new() }, 100)
         }
+        ["mailFolders", "inbox", "messageRules"] => {
+            page(call, "messageRules", &[], vec![super::graph_people::inbox_rule(world, state, user)], 100)
+        }
         ["mailboxSettings"] => entity(
             "users/mailboxSettings/$entity",
             json!({"timeZone": user.replies.zone, "automaticRepliesSetting": replies(user)}),
@@ -88,13 +102,14 @@ fn about(world: &World, call: &Call, user: &User, rest: &[&str]) -> Option<Answe
     })
 }
 
-fn user_json(user: &User) -> Json {
+fn user_json(world: &World, state: &State, user: &User) -> Json {
+    let enabled = world.user_ids.get(&user.id).is_none_or(|index| !state.disabled.contains(index));
     json!({
         "id": user.id,
         "displayName": user.name,
         "userPrincipalName": user.upn,
         "mail": user.upn,
-        "accountEnabled": true,
+        "accountEnabled": enabled,
         "userType": "Member",
         "jobTitle": null,
         "department": "Finance",
@@ -118,19 +133,22 @@ fn replies(user: &User) -> Json {
     })
 }
 
-fn risky(world: &World, user: &User) -> Json {
+pub(super) fn risky(world: &World, state: &State, user: &User) -> Json {
     let at = world.plan.start.checked_sub(SignedDuration::from_hours(26)).unwrap_or(world.plan.start);
-    let (state, detail) = match user.risk {
-        Risk::Hidden => ("atRisk", "hidden"),
-        Risk::Never | Risk::None => ("dismissed", "adminDismissedAllRiskForUser"),
-        _ => ("atRisk", "none"),
+    let (level, word, detail) = match user.risk {
+        Risk::Hidden => ("hidden", "atRisk", "hidden"),
+        Risk::Never | Risk::None => ("none", "dismissed", "adminDismissedAllRiskForUser"),
+        risk => (risk.wire(), "atRisk", "none"),
     };
+    // What people and automation said of the user since.
+    let said = world.user_ids.get(&user.id).and_then(|index| state.risks.get(index));
+    let (level, word) = said.copied().unwrap_or((level, word));
     json!({
         "id": user.id,
         "isDeleted": false,
         "isProcessing": false,
-        "riskLevel": user.risk.wire(),
-        "riskState": state,
+        "riskLevel": level,
+        "riskState": word,
         "riskDetail": detail,
         "riskLastUpdatedDateTime": at.to_string(),
         "userDisplayName": user.name,

@@ -11,6 +11,7 @@ mod demo;
 mod faults;
 mod generic;
 mod graph;
+mod graph_people;
 mod graph_users;
 mod indicators;
 mod ledger;

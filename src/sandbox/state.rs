@@ -39,6 +39,10 @@ pub(super) struct State {
     pub(super) tags: BTreeMap<usize, Vec<String>>,
     pub(super) values: BTreeMap<usize, String>,
     pub(super) indicators: BTreeMap<u64, Json>,
+    /// Users whose account or risk was changed, and their inbox rules that were switched off, by the user's index.
+    pub(super) disabled: std::collections::BTreeSet<usize>,
+    pub(super) risks: BTreeMap<usize, (&'static str, &'static str)>,
+    pub(super) rules_off: std::collections::BTreeSet<usize>,
     /// Refused or repeated machine actions by device and type: every other one is answered with the open action.
     pub(super) repeats: BTreeMap<(usize, &'static str), u32>,
     pub(super) incidents: BTreeMap<u64, Handling>,
@@ -121,6 +125,10 @@ impl Marks {
 
     pub(super) fn device(&mut self, index: usize, action: &'static str) {
         *self.devices.entry(index).or_default().entry(action).or_default() += 1;
+    }
+
+    pub(super) fn user(&mut self, index: usize, action: &'static str) {
+        *self.users.entry(index).or_default().entry(action).or_default() += 1;
     }
 
     pub(super) fn stray(&mut self, action: &'static str) {

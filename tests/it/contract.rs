@@ -11,7 +11,17 @@ use watchfloor::connector::request::{self, Request};
 use watchfloor::value::Map;
 
 /// Documented, but not part of the facts that were copied.
-const NOT_IN_THE_FACTS: [&str; 3] = ["xdr.comment_incident", "entra.get_manager", "mde.find_machines_by_ip"];
+const NOT_IN_THE_FACTS: [&str; 9] = [
+    "xdr.comment_incident",
+    "xdr.move_alerts",
+    "xdr.merge_incidents",
+    "entra.get_manager",
+    "entra.list_user_groups",
+    "exchange.list_inbox_rules",
+    "exchange.disable_inbox_rule",
+    "exchange.enable_inbox_rule",
+    "mde.find_machines_by_ip",
+];
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/contract")
@@ -134,7 +144,7 @@ fn requests_fit_the_documented_operations() {
         }
         checked += 1;
     }
-    assert_eq!(checked, 94);
+    assert_eq!(checked, 106);
 }
 
 #[test]

@@ -479,6 +479,8 @@ async fn every_route_of_the_catalogue_is_served() {
             .replace("{user}", &user.id)
             .replace("{from}", &user.id)
             .replace("{indicator_id}", "995")
+            .replace("{detection_id}", of("ca").detection.as_deref().unwrap_or("none"))
+            .replace("{rule_id}", "AQAAAJ5dZqA=")
             .replace("{investigation_id}", "63017")
             .replace("{file_name}", "collect.ps1")
             .replace("{index}", "0")

@@ -221,7 +221,7 @@ impl Walk<'_, '_> {
         state.looks = 0;
         state.clean_looks += u32::from(settle);
         let ours = tag(&call_key(&self.cx.seed.run, &self.cx.path));
-        match look::interpret(spec.kind, &output, &ours, self.cx.at) {
+        match look::interpret(spec, &output, &ours, settle, self.cx.at) {
             Found::Ours(output) => self.accept(state, output, "adopted"),
             Found::Already(_) if settle && !self.settled(state) => self.settle_pause(state),
             Found::Already(output) => self.accept(state, output, "already"),
@@ -515,7 +515,7 @@ impl Walk<'_, '_> {
             inputs.insert(name.clone(), value);
         }
         let output = action.output.clone();
-        Some(Call { action, inputs, output, keep: look::keep(), ..self.side_call(Purpose::Look, state) })
+        Some(Call { action, inputs, output, keep: look::keep(spec), ..self.side_call(Purpose::Look, state) })
     }
 
     fn side_call(&self, purpose: Purpose, state: &ActionState) -> Call {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::catalog::LookKind;
+use crate::catalog::{Look, LookKind};
 use crate::check::program::Keep;
 use crate::value::Value;
 
@@ -25,22 +25,34 @@ pub(super) enum Found {
     Nothing,
 }
 
-/// The fields of a machine action that matter here.
-pub(super) fn keep() -> Keep {
+/// The fields of the answer that matter here: those of a machine action, or the state.
+pub(super) fn keep(look: &Look) -> Keep {
     let mut keep = Keep::Nothing;
+    if let Some((field, _)) = &look.state {
+        keep.add(&[Arc::clone(field)]);
+        return keep;
+    }
     for field in ["id", "type", "status", "scope", "requestor", "comment", "external_id", "created", "machine_id"] {
         keep.add(&[Arc::from("value"), Arc::from(field)]);
     }
     keep
 }
 
-pub(super) fn interpret(kind: LookKind, output: &Value, tag: &str, now: Timestamp) -> Found {
+/// `sent` says that a call of ours went out and was not answered.
+pub(super) fn interpret(look: &Look, output: &Value, tag: &str, sent: bool, now: Timestamp) -> Found {
+    if let Some((field, is)) = &look.state {
+        return match (output.get(field) == Some(is), sent) {
+            (true, true) => Found::Ours(Value::empty()),
+            (true, false) => Found::Already(Value::empty()),
+            (false, _) => Found::Nothing,
+        };
+    }
     let actions = output.get("value").and_then(Value::as_list).unwrap_or_default();
     if let Some(ours) = actions.iter().find(|action| carries(action, tag)) {
         return Found::Ours(ours.clone());
     }
-    match kind {
-        LookKind::MachineAction => Found::Nothing,
+    match look.kind {
+        LookKind::MachineAction | LookKind::State => Found::Nothing,
         LookKind::Isolation => isolation(actions, now),
         LookKind::Release => match latest(actions) {
             Some(action) if text(action, "type") == "Unisolate" => Found::Already(action.clone()),
@@ -101,7 +113,9 @@ mod tests {
 
     fn look(actions: Vec<Value>) -> Found {
         let output = Value::object([("value", Value::list(actions))]);
-        interpret(LookKind::Isolation, &output, "0123456789abcdef", "2026-11-20T12:00:00Z".parse().unwrap())
+        let action = "mde.list_machine_actions".into();
+        let spec = Look { kind: LookKind::Isolation, action, with: vec![], state: None };
+        interpret(&spec, &output, "0123456789abcdef", false, "2026-11-20T12:00:00Z".parse().unwrap())
     }
 
     #[test]
@@ -116,6 +130,20 @@ mod tests {
             assert!(matches!(look(vec![action("Isolate", status, "2026-11-20T11:00:00Z", "")]), Found::Already(_)));
         }
         assert_eq!(look(vec![action("Isolate", "Failed", "2026-11-20T11:00:00Z", "")]), Found::Nothing);
+    }
+
+    #[test]
+    fn a_state_that_is_set_is_ours_where_we_asked_for_it() {
+        let state = Some((Arc::from("enabled"), Value::Bool(false)));
+        let spec = Look { kind: LookKind::State, action: "entra.get_user".into(), with: vec![], state };
+        let found = |enabled, sent| {
+            let output = Value::object([("enabled", Value::Bool(enabled))]);
+            interpret(&spec, &output, "0123456789abcdef", sent, "2026-11-20T12:00:00Z".parse().unwrap())
+        };
+        assert_eq!(found(true, false), Found::Nothing);
+        assert_eq!(found(true, true), Found::Nothing);
+        assert_eq!(found(false, false), Found::Already(Value::empty()));
+        assert_eq!(found(false, true), Found::Ours(Value::empty()));
     }
 
     #[test]
