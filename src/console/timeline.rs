@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::check::CheckedFlow;
 use crate::engine::observe::{Event, Observer};
-use crate::engine::{Outcome, Verdict};
+use crate::engine::{Outcome, Said, Verdict};
 use crate::expr::Trace;
 use crate::journal::RunRow;
 use crate::value::Value;
@@ -22,7 +22,7 @@ pub struct Entry {
     pub at: Timestamp,
     /// The operation's stable path.
     pub path: String,
-    /// `step`, `condition`, `call`, `answer`, `guard`, `wait`, `skip`, `done`, `failed`.
+    /// `step`, `condition`, `call`, `answer`, `guard`, `wait`, `skip`, `done`, `failed`, `retry`, `settle`.
     pub what: &'static str,
     /// One line for people.
     pub text: String,
@@ -31,6 +31,9 @@ pub struct Entry {
     pub line: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace: Option<Trace>,
+    /// The answer to an earlier attempt was lost: this call may be the second that took effect.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub maybe_sent: bool,
     /// Inputs of a call or the output of a step; absent where the step is `secure`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub values: Option<serde_json::Value>,
@@ -66,6 +69,7 @@ impl Observer for Watcher {
             text: String::new(),
             line: None,
             trace: None,
+            maybe_sent: false,
             values: None,
         };
         match event {
@@ -84,7 +88,10 @@ impl Observer for Watcher {
             }
             Event::Called { call } => {
                 entry.what = "call";
-                entry.text = format!("{} over {}, attempt {}", call.action.name, call.connection, call.attempt);
+                let maybe =
+                    if call.maybe_sent { " (maybe sent: the answer to an earlier attempt was lost)" } else { "" };
+                entry.maybe_sent = call.maybe_sent;
+                entry.text = format!("{} over {}, attempt {}{maybe}", call.action.name, call.connection, call.attempt);
                 if !call.secure && !self.is_secure(path) {
                     entry.values = Some(Value::map(call.inputs.clone()).to_json());
                 }
@@ -115,6 +122,19 @@ impl Observer for Watcher {
                 if !self.is_secure(path) {
                     entry.values = output.map(Value::to_json);
                 }
+            }
+            Event::Retried { by, reason } => {
+                entry.what = "retry";
+                entry.text = format!("{by} had it go on at the step that failed: {reason}");
+            }
+            Event::Settled { said, by, reason } => {
+                entry.what = "settle";
+                let said = match said {
+                    Said::Done { .. } => "that it was done",
+                    Said::NotDone => "that it was not done",
+                    Said::Failed => "that the step fails",
+                };
+                entry.text = format!("{by} says {said}: {reason}");
             }
             Event::Failed { error } => {
                 entry.what = "failed";

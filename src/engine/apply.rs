@@ -1,12 +1,14 @@
 //! `apply`: one input on a run's state gives the commands that follow.
 
+use super::again;
 use super::block::{cancel_block, poll_block};
 use super::command::{Command, Finish, FinishStatus};
 use super::context::{Cx, Poll, Scope, TURN_FUEL};
-use super::input::{Input, InputKind, Outcome};
-use super::observe::{Observer, Unobserved};
-use super::state::{BlockState, End, FlowPhase, FlowState, Frame, RunState, Top};
+use super::input::{Input, InputKind, Outcome, Said};
+use super::observe::{Event, Observer, Unobserved};
+use super::state::{BlockState, End, Failed, FlowPhase, FlowState, Frame, RunState, Top, Unsettled};
 use crate::check::program::CheckedFlow;
+use crate::id::OpId;
 use crate::value::{Map, Value};
 
 /// Applies one input. The same input on the same state gives the same commands, always.
@@ -26,7 +28,7 @@ pub fn apply_observed(
     {
         state.url.clone_from(url);
     }
-    let RunState { seed, url, next_op, top, effects, orphans, unsettled, .. } = state;
+    let RunState { seed, url, next_op, top, effects, orphans, unsettled, failed, late, retries, .. } = state;
     let mut cx = Cx {
         seed,
         url: url.as_deref(),
@@ -41,13 +43,30 @@ pub fn apply_observed(
         effects,
         orphans,
         unsettled,
+        late,
         observer,
         fuel: TURN_FUEL,
     };
     match input.kind {
         InputKind::Started { .. } => start(&mut cx, flow, top),
-        InputKind::Cancel { by, reason } => cancel(&mut cx, flow, top, &by, &reason),
-        InputKind::Entered { op, entered } => enter(&mut cx, flow, top, op, entered),
+        InputKind::Cancel { by, reason } => {
+            // What a person ended stays ended.
+            *failed = None;
+            cancel(&mut cx, flow, top, &by, &reason);
+        }
+        InputKind::Entered { op, entered } => enter(&mut cx, flow, (top, failed), op, entered),
+        InputKind::Retry { nth, by, reason } if *top == Top::Finished && failed.is_some() && nth == *retries => {
+            *retries += 1;
+            cx.tell(Event::Retried { by: &by, reason: &reason });
+            *top = take_place(&mut cx, flow).unwrap_or_else(|| again::reenter(&mut cx, flow, failed));
+        }
+        InputKind::Retry { .. } => {}
+        InputKind::Settle { op, step, said, by, reason } => {
+            cx.tell(Event::Settled { said: &said, by: &by, reason: &reason });
+            if !settle_cut_off(&mut cx, top, op, step.as_deref(), &said) {
+                cx.inbox = Some((op, InputKind::Settle { op, step, said, by, reason }));
+            }
+        }
         InputKind::Outcome { op, outcome } => {
             settle_orphan(&mut cx, op, &outcome);
             cx.inbox = Some((op, InputKind::Outcome { op, outcome }));
@@ -57,50 +76,59 @@ pub fn apply_observed(
         InputKind::Fired { op } => cx.inbox = Some((op, InputKind::Fired { op })),
         InputKind::Once { op, claimed } => cx.inbox = Some((op, InputKind::Once { op, claimed })),
     }
-    advance(&mut cx, flow, top);
+    advance(&mut cx, flow, top, failed);
     cx.out
 }
 
 fn start(cx: &mut Cx<'_>, flow: &CheckedFlow, top: &mut Top) {
-    if *top != Top::New {
-        return;
+    if *top == Top::New {
+        *top = take_place(cx, flow).unwrap_or_else(|| begin(cx, flow));
     }
-    let Some((concurrency, key)) = &flow.trigger.concurrency else {
-        *top = begin(cx, flow);
-        return;
-    };
+}
+
+/// Asks for a place in the flow's concurrency group; `None` where it has none.
+fn take_place(cx: &mut Cx<'_>, flow: &CheckedFlow) -> Option<Top> {
+    let (concurrency, key) = flow.trigger.concurrency.as_ref()?;
     let key = match key {
         Some(expr) => with_frame(cx, base_frame(cx, flow), |cx| expr.eval(&cx.env)),
         None => Ok(Value::str("")),
     };
-    match key {
+    Some(match key {
         Ok(key) => {
             let key = format!("{}/{}", flow.name, key.to_json());
             let (max, on_full) = (concurrency.max, concurrency.on_full);
-            *top = Top::Entering(cx.ask(|op| Command::Enter { op, key: key.into(), max, on_full }));
+            Top::Entering(cx.ask(|op| Command::Enter { op, key: key.into(), max, on_full }))
         }
         Err(error) => {
             let error = cx.error("evaluation", format!("the key of `concurrency`: {}", error.message));
-            *top = Top::Ending(End::Failed(error));
+            Top::Ending(End::Failed(error))
         }
-    }
+    })
 }
 
-fn enter(cx: &mut Cx<'_>, flow: &CheckedFlow, top: &mut Top, op: crate::id::OpId, entered: bool) {
+fn enter(
+    cx: &mut Cx<'_>,
+    flow: &CheckedFlow,
+    (top, failed): (&mut Top, &mut Option<Box<Failed>>),
+    op: OpId,
+    entered: bool,
+) {
     if *top != Top::Entering(op) {
         return;
     }
-    *top = if entered {
-        begin(cx, flow)
-    } else {
-        let reason = Some("another run of its concurrency group was going (`on_full: skip`)".to_owned());
-        Top::Ending(End::Stopped { status: FinishStatus::Cancelled, reason })
+    *top = match (entered, &*failed) {
+        (true, _) => again::reenter(cx, flow, failed),
+        (false, Some(failed)) => again::refused(failed),
+        (false, None) => {
+            let reason = Some("another run of its concurrency group was going (`on_full: skip`)".to_owned());
+            Top::Ending(End::Stopped { status: FinishStatus::Cancelled, reason })
+        }
     };
 }
 
-fn begin(cx: &mut Cx<'_>, flow: &CheckedFlow) -> Top {
+pub(super) fn begin(cx: &mut Cx<'_>, flow: &CheckedFlow) -> Top {
     let frame = base_frame(cx, flow);
-    Top::Running(FlowState { frame, phase: FlowPhase::Steps(BlockState::default()) })
+    Top::Running(FlowState { frame, phase: FlowPhase::Steps(BlockState::default()), failed: None })
 }
 
 /// `trigger`, `inputs`, `run` and `flow` of a run.
@@ -137,11 +165,16 @@ fn with_frame<T>(cx: &mut Cx<'_>, frame: Frame, inner: impl FnOnce(&mut Cx<'_>) 
 }
 
 /// An answer to a call whose step is gone: count what it did, free its target.
-fn settle_orphan(cx: &mut Cx<'_>, op: crate::id::OpId, outcome: &Outcome) {
+fn settle_orphan(cx: &mut Cx<'_>, op: OpId, outcome: &Outcome) {
     if let Some(orphan) = cx.orphans.remove(&op) {
+        if matches!(outcome, Outcome::Done { .. } | Outcome::Unknown { .. }) {
+            cx.late.insert(orphan.path.clone(), outcome.clone());
+        }
         match outcome {
             Outcome::Done { .. } => *cx.effects.entry(orphan.action.to_string()).or_default() += 1,
-            Outcome::Unknown { .. } if orphan.risky => cx.unsettled.push(unsettled(&orphan.path)),
+            Outcome::Unknown { .. } if orphan.risky => {
+                cx.unsettled.push(Unsettled { path: orphan.path, action: orphan.action });
+            }
             _ => {}
         }
         if let Some(target) = orphan.target {
@@ -150,9 +183,29 @@ fn settle_orphan(cx: &mut Cx<'_>, op: crate::id::OpId, outcome: &Outcome) {
     }
 }
 
-/// What a person reads about an effect that was cut off.
-pub(super) fn unsettled(path: &str) -> String {
-    format!("{}: cut off while its outcome was unknown; it may have taken effect", path.trim_start_matches('/'))
+/// A person says what became of effects that were cut off; with the last of them the run ends. Whether the run waited for
+/// that, as against a call that waits within a step.
+fn settle_cut_off(cx: &mut Cx<'_>, top: &mut Top, op: OpId, step: Option<&str>, said: &Said) -> bool {
+    let Top::Uncertain(end, parked) = top else { return false };
+    if *parked != op {
+        return true;
+    }
+    for unsettled in std::mem::take(cx.unsettled) {
+        if step.is_some_and(|step| step != unsettled.path.trim_start_matches('/')) {
+            cx.unsettled.push(unsettled);
+            continue;
+        }
+        let outcome = if matches!(said, Said::Done { .. }) {
+            *cx.effects.entry(unsettled.action.to_string()).or_default() += 1;
+            Outcome::Done { status: 0, output: Value::empty() }
+        } else {
+            let message = "a person says that it was not done".to_owned();
+            Outcome::NotSent { code: "settled".into(), message, transient: false }
+        };
+        cx.late.insert(unsettled.path, outcome);
+    }
+    *top = Top::Ending(std::mem::replace(end, End::Succeeded));
+    true
 }
 
 fn cancel(cx: &mut Cx<'_>, flow: &CheckedFlow, top: &mut Top, by: &str, reason: &str) {
@@ -161,7 +214,7 @@ fn cancel(cx: &mut Cx<'_>, flow: &CheckedFlow, top: &mut Top, by: &str, reason: 
     match top {
         Top::Finished | Top::Ending(_) => return,
         // A person has seen it: now it ends.
-        Top::Uncertain(_) => cx.unsettled.clear(),
+        Top::Uncertain(..) => cx.unsettled.clear(),
         Top::Running(state) => cancel_flow(cx, flow, state),
         Top::Entering(op) => cx.out.push(Command::Cancel { op: *op }),
         Top::New => {}
@@ -169,21 +222,22 @@ fn cancel(cx: &mut Cx<'_>, flow: &CheckedFlow, top: &mut Top, by: &str, reason: 
     *top = Top::Ending(End::Stopped { status: FinishStatus::Cancelled, reason });
 }
 
-fn advance(cx: &mut Cx<'_>, flow: &CheckedFlow, top: &mut Top) {
+fn advance(cx: &mut Cx<'_>, flow: &CheckedFlow, top: &mut Top, failed: &mut Option<Box<Failed>>) {
     let mut outputs = None;
     if let Top::Running(state) = top
         && let Some((end, value)) = poll_flow(cx, flow, state)
     {
         outputs = value;
+        *failed = state.failed.take().filter(|_| matches!(&end, End::Failed(error) if error.transient));
         *top = Top::Ending(end);
     }
     if let Top::Ending(end) = top
         && cx.orphans.is_empty()
     {
         if !cx.unsettled.is_empty() {
-            let reason = cx.unsettled.join("; ");
-            *top = Top::Uncertain(std::mem::replace(end, End::Succeeded));
-            cx.ask(|op| Command::Park { op, uncertain: true, reason });
+            let reason = cx.unsettled.iter().map(Unsettled::sentence).collect::<Vec<_>>().join("; ");
+            let op = cx.ask(|op| Command::Park { op, uncertain: true, reason, output: None });
+            *top = Top::Uncertain(std::mem::replace(end, End::Succeeded), op);
             return;
         }
         let finish = match std::mem::replace(end, End::Succeeded) {
@@ -211,7 +265,12 @@ pub(super) fn poll_flow(cx: &mut Cx<'_>, flow: &CheckedFlow, state: &mut FlowSta
                     Poll::Pending => break None,
                     Poll::Done => End::Succeeded,
                     Poll::Stopped(end) => end,
-                    Poll::Failed(error) => End::Failed(error),
+                    Poll::Failed(error) => {
+                        let frame = cx.env.frames.last().cloned().unwrap_or_default();
+                        let (block, error_then) = (std::mem::take(block), error.clone());
+                        state.failed = Some(Box::new(Failed { frame, block, error: error_then }));
+                        End::Failed(error)
+                    }
                 };
                 state.phase = match end {
                     End::Failed(error) if !flow.on_failure.steps.is_empty() => {

@@ -52,7 +52,8 @@ fn poll_step(cx: &mut Cx<'_>, flow: &CheckedFlow, step: &Step, state: &mut StepS
     let timed_out = state.timer.is_some_and(|op| cx.answer(op).is_some());
     let polled = if timed_out {
         state.timer = None;
-        cancel_active(cx, &step.kind, &mut state.active);
+        // A retry goes on from how it stood.
+        cancel_active(cx, &step.kind, &mut state.active.clone());
         Poll::Failed(cx.error("timeout", "the step took longer than its `timeout`"))
     } else if matches!(step.on_error, OnError::Fail) {
         poll_active(cx, flow, step, state)

@@ -62,6 +62,8 @@ pub enum Command {
         op: OpId,
         uncertain: bool,
         reason: String,
+        /// What its output is, where a call waits; `None` where the run has ended but for what it cut off.
+        output: Option<crate::catalog::Type>,
     },
     Finish(Finish),
 }

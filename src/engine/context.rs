@@ -5,9 +5,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::command::{Command, StepError};
-use super::input::InputKind;
+use super::input::{InputKind, Outcome};
 use super::observe::{Event, Observer};
-use super::state::{Frame, Orphan, Seed};
+use super::state::{Frame, Orphan, Seed, Unsettled};
 use crate::check::program::{CheckedFlow, Dyn};
 use crate::expr::{Env, EvalError, Template};
 use crate::id::OpId;
@@ -44,7 +44,8 @@ pub(super) struct Cx<'a> {
     pub(super) sent: u32,
     pub(super) effects: &'a mut std::collections::BTreeMap<String, u64>,
     pub(super) orphans: &'a mut std::collections::BTreeMap<OpId, Orphan>,
-    pub(super) unsettled: &'a mut Vec<String>,
+    pub(super) unsettled: &'a mut Vec<Unsettled>,
+    pub(super) late: &'a mut std::collections::BTreeMap<Arc<str>, Outcome>,
     pub(super) observer: &'a mut dyn Observer,
     pub(super) fuel: u32,
 }

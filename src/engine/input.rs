@@ -36,6 +36,33 @@ pub enum InputKind {
     Once { op: OpId, claimed: bool },
     /// A person, or `cancel_running`, ends the run.
     Cancel { by: String, reason: String },
+    /// A person has a dead run go on at the step that failed. `nth` counts these from 0, so that the same one twice is one.
+    Retry { nth: u32, by: String, reason: String },
+    /// A person says what became of an effect whose outcome nobody knows: of the call that waits as `op`, or of those that
+    /// were cut off before the run waited as `op` (`step` names one of them by its path, else all).
+    Settle {
+        op: OpId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<String>,
+        said: Said,
+        by: String,
+        reason: String,
+    },
+}
+
+/// What a person found out about an effect.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Said {
+    /// It took effect; with the output where the person gave one.
+    Done {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        output: Option<Value>,
+    },
+    /// It did not: the call is made again, under all guards.
+    NotDone,
+    /// The step fails, whatever became of it.
+    Failed,
 }
 
 /// How one attempt of a call ended (S2). 429, other 4xx and connect errors are `Refused` or `NotSent`: the service did

@@ -2,6 +2,7 @@
 //!
 //! Nothing here reads time, randomness, environment, files or hash-map order.
 
+mod again;
 mod apply;
 mod block;
 pub mod command;
@@ -14,7 +15,7 @@ mod steps;
 
 pub use apply::{apply, apply_observed};
 pub use command::{Call, Command, Finish, FinishStatus, Purpose, StepError, Target};
-pub use input::{Input, InputKind, Outcome, Verdict};
+pub use input::{Input, InputKind, Outcome, Said, Verdict};
 pub use state::{RunState, Seed};
 
 /// Raised whenever the commands derived from the same inputs change: part of what a run is pinned to.

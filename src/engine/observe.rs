@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::command::{Call, StepError};
-use super::input::{Outcome, Verdict};
+use super::input::{Outcome, Said, Verdict};
 use crate::expr::Trace;
 use crate::value::Value;
 
@@ -43,6 +43,17 @@ pub enum Event<'a> {
     },
     Failed {
         error: &'a StepError,
+    },
+    /// A person had the dead run go on.
+    Retried {
+        by: &'a str,
+        reason: &'a str,
+    },
+    /// A person said what became of an effect.
+    Settled {
+        said: &'a Said,
+        by: &'a str,
+        reason: &'a str,
     },
 }
 

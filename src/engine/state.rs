@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::command::{FinishStatus, StepError, Target};
+use super::input::Outcome;
 use crate::id::{OpId, RunId};
 use crate::value::{Map, Value};
 
@@ -37,7 +38,39 @@ pub struct RunState {
     pub(super) orphans: BTreeMap<OpId, Orphan>,
     /// Effects that were cut off while their outcome was unknown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) unsettled: Vec<String>,
+    pub(super) unsettled: Vec<Unsettled>,
+    /// Where it failed for a passing reason: from here a person can have it go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) failed: Option<Box<Failed>>,
+    /// What became of calls that were cut off, by path: answers that came later, and what a person said.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) late: BTreeMap<Arc<str>, Outcome>,
+    /// How often a person had it go on.
+    #[serde(default)]
+    pub retries: u32,
+}
+
+/// A flow as it stood when a step failed, before any handler ran.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Failed {
+    pub(super) frame: Frame,
+    pub(super) block: BlockState,
+    pub(super) error: StepError,
+}
+
+/// An effect that was cut off: where, and of which action.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Unsettled {
+    pub(super) path: Arc<str>,
+    pub(super) action: Arc<str>,
+}
+
+impl Unsettled {
+    /// What a person reads about it.
+    pub(super) fn sentence(&self) -> String {
+        let path = self.path.trim_start_matches('/');
+        format!("{path}: cut off while its outcome was unknown; it may have taken effect")
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,7 +91,7 @@ pub(super) enum Top {
     /// Ended, but sent calls are still to be answered.
     Ending(End),
     /// Ended with calls cut off of which nobody knows whether they took effect: a person closes it.
-    Uncertain(End),
+    Uncertain(End, OpId),
     Finished,
 }
 
@@ -75,6 +108,9 @@ pub(super) enum End {
 pub(super) struct FlowState {
     pub(super) frame: Frame,
     pub(super) phase: FlowPhase,
+    /// How its steps stood when one failed: what a retry goes on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) failed: Option<Box<Failed>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -141,7 +177,8 @@ pub(super) enum Active {
 pub(super) enum BranchState {
     Running(BlockState),
     Done,
-    Failed(StepError),
+    /// With how it stood then.
+    Failed(StepError, BlockState),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -155,6 +192,9 @@ pub(super) struct ForeachState {
     /// store gives a run its own claim again after a restart.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(super) keys: BTreeSet<Arc<str>>,
+    /// The items under way when one failed, that one among them, as they stood before they were cut off.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) kept: Vec<ItemState>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -206,6 +246,18 @@ pub(super) struct ActionState {
     /// The accepted output while it is confirmed.
     pub(super) accepted: Option<Value>,
     pub(super) error: Option<StepError>,
+    /// It waits for a person because its outcome is unknown, as against a question of the guard.
+    #[serde(default)]
+    pub(super) uncertain: bool,
+    /// An answer was lost that no look-up can find: it is not sent again without a person.
+    #[serde(default)]
+    pub(super) lost: bool,
+    /// The output of a call that a person knows to have taken effect, while it is looked up once more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) said: Option<Value>,
+    /// The output of a call that was cut off, answered later, and counted then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) late: Option<Value>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -247,7 +299,15 @@ impl RunState {
             effects: BTreeMap::new(),
             orphans: BTreeMap::new(),
             unsettled: Vec::new(),
+            failed: None,
+            late: BTreeMap::new(),
+            retries: 0,
         }
+    }
+
+    /// Whether it failed for a passing reason and knows the step to go on from.
+    pub fn can_retry(&self) -> bool {
+        self.top == Top::Finished && self.failed.is_some()
     }
 
     pub fn is_finished(&self) -> bool {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::catalog::Effect;
+use crate::catalog::{Effect, Type};
 use crate::check::CheckedFlow;
 use crate::engine::{Call, Command, InputKind, RunState, Target};
 use crate::flow::model::OnFull;
@@ -39,6 +39,8 @@ pub(super) enum Open {
     Park {
         uncertain: bool,
         reason: String,
+        /// What the waiting call's output is; `None` where the run has ended but for what it cut off.
+        output: Option<Type>,
     },
 }
 
@@ -117,7 +119,7 @@ impl Live {
     pub(super) fn standing(&self) -> (RunStatus, Option<String>) {
         let parks = || {
             self.open.values().filter_map(|open| match open {
-                Open::Park { uncertain, reason } => Some((*uncertain, reason)),
+                Open::Park { uncertain, reason, .. } => Some((*uncertain, reason)),
                 _ => None,
             })
         };
@@ -133,7 +135,16 @@ impl Live {
     pub(super) fn note_input(&mut self, input: &InputKind) {
         match input {
             InputKind::Started { .. } | InputKind::Cancel { .. } => {}
-            InputKind::Outcome { op, .. } | InputKind::Fired { op } | InputKind::Once { op, .. } => {
+            // It had ended: whatever it waited for then is of no more meaning.
+            InputKind::Retry { .. } => {
+                self.open.clear();
+                self.held.clear();
+                self.group = None;
+            }
+            InputKind::Outcome { op, .. }
+            | InputKind::Fired { op }
+            | InputKind::Once { op, .. }
+            | InputKind::Settle { op, .. } => {
                 self.open.remove(op);
             }
             InputKind::Checked { op, .. } => {
@@ -164,8 +175,8 @@ impl Live {
             Command::Call { op, call } => (*op, Open::Call { call: Box::new(call.clone()), permit: None }),
             Command::Timer { op, at } => (*op, Open::Timer(*at)),
             Command::Once { op, key, until } => (*op, Open::Once { key: Arc::clone(key), until: *until }),
-            Command::Park { op, uncertain, reason } => {
-                (*op, Open::Park { uncertain: *uncertain, reason: reason.clone() })
+            Command::Park { op, uncertain, reason, output } => {
+                (*op, Open::Park { uncertain: *uncertain, reason: reason.clone(), output: output.clone() })
             }
             // A call that is no read stays: whether it was sent or not, its answer settles it.
             Command::Cancel { op } => {

@@ -44,9 +44,11 @@ pub(super) fn replay(
             let (was, is) = first_difference(&turn.commands, &shorts);
             return Err(format!("replay of turn {seq} derives `{is}` where `{was}` is recorded"));
         }
-        if let Some(Command::Finish(end)) = derived.pop() {
-            finish = Some(end);
-        }
+        // A run that was dead may have gone on since.
+        finish = match derived.pop() {
+            Some(Command::Finish(end)) => Some(end),
+            _ => finish.filter(|_| live.state.is_finished()),
+        };
         live.seq = u32::try_from(seq + 1).unwrap_or(u32::MAX);
     }
     Ok(Replayed { live, finish })

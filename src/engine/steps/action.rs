@@ -10,13 +10,12 @@ use super::look::{self, Found};
 use super::shadow;
 use crate::catalog::{Effect, LookInput, ids};
 use crate::check::program::{ActionStep, Keep, RetryOn, Step};
-use crate::engine::apply::unsettled;
 use crate::engine::command::{Call, Command, Purpose, StepError, Target};
 use crate::engine::context::{Cx, Poll};
-use crate::engine::input::{InputKind, Outcome, Verdict};
+use crate::engine::input::{InputKind, Outcome, Said, Verdict};
 use crate::engine::observe::Event;
 use crate::engine::retry::{self, later};
-use crate::engine::state::{ActionPhase, ActionState, Active, Orphan};
+use crate::engine::state::{ActionPhase, ActionState, Active, Orphan, Unsettled};
 use crate::flow::model::OnTimeout;
 use crate::id::{OpId, call_key, tag};
 use crate::value::{Map, Value};
@@ -28,6 +27,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(6);
 const CLEAN_LOOKS: u32 = 6;
 /// Rounds of attempts before a passing failure ends the run on the dead-letter list (S8).
 const ROUNDS: u32 = 3;
+/// What a text of an output is where nobody knows it.
+const UNKNOWN: &str = "(unknown)";
 /// Look-ups that fail in a row before a person is asked, or the step fails.
 const LOOKS: u32 = 12;
 
@@ -56,13 +57,47 @@ pub(in crate::engine) fn cancel(cx: &mut Cx<'_>, step: &ActionStep, state: &mut 
             cx.out.push(Command::Cancel { op });
             return;
         }
-        _ if state.unknowns > 0 => cx.unsettled.push(unsettled(&cx.path)),
+        _ if state.unknowns > 0 => {
+            cx.unsettled.push(Unsettled { path: cx.path.as_str().into(), action: step.action.name.clone() });
+        }
         _ => {}
     }
     if let Some(op) = open_op(&state.phase) {
         cx.out.push(Command::Cancel { op });
     }
     unlock(cx, state);
+}
+
+/// After a retry: a fresh budget, and the word of what became of a call that was cut off beside the failed step. The next
+/// attempt begins with the lock, the look-up and the guard as any other.
+pub(in crate::engine) fn again(cx: &mut Cx<'_>, step: &ActionStep, state: &mut ActionState) {
+    (state.tries, state.round, state.looks, state.locked) = (0, 0, 0, false);
+    (state.uncertain, state.said, state.phase) = (false, None, ActionPhase::Ready);
+    let late = cx.late.remove(cx.path.as_str());
+    if let (Some(_), Some(spec)) = (&state.accepted, &step.action.confirm) {
+        // The service has it: only its end is still to be seen.
+        let at = later(cx.at, spec.every);
+        state.phase = ActionPhase::ConfirmPause { op: cx.timer(at), since: cx.at };
+        return;
+    }
+    match late {
+        // A person's word carries no output.
+        Some(Outcome::Done { status: 0, .. }) => {
+            state.late = Some(shadow::stand_in(&step.output, &step.keep, &state.inputs, cx.at, UNKNOWN));
+        }
+        Some(Outcome::Done { output, .. }) => state.late = Some(output),
+        Some(Outcome::NotSent { code, .. }) if code == "settled" => {
+            (state.unknowns, state.clean_looks, state.lost) = (0, 0, false);
+        }
+        Some(Outcome::Unknown { .. }) if step.action.look.is_some() => {
+            (state.unknowns, state.clean_looks, state.intent_at) = (state.unknowns + 1, 0, Some(cx.at));
+        }
+        Some(Outcome::Unknown { .. }) => {
+            state.maybe_sent = true;
+            state.lost = step.action.effect == Effect::Destructive;
+        }
+        Some(Outcome::Refused { .. } | Outcome::NotSent { .. }) | None => {}
+    }
 }
 
 fn open_op(phase: &ActionPhase) -> Option<OpId> {
@@ -149,6 +184,10 @@ impl Walk<'_, '_> {
             as_read: false,
             accepted: None,
             error: None,
+            uncertain: false,
+            lost: false,
+            said: None,
+            late: None,
         }))
     }
 
@@ -180,12 +219,21 @@ impl Walk<'_, '_> {
             (ActionPhase::Confirming { since, .. }, InputKind::Outcome { outcome, .. }) => {
                 self.confirmed(state, since, outcome)
             }
+            (ActionPhase::Parked(_), InputKind::Settle { said, reason, .. }) if state.uncertain => {
+                self.settled_by_person(state, said, &reason)
+            }
             _ => Poll::Pending,
         }
     }
 
     /// Lock, then look, then ask the guard, then call: each only where it is due.
     fn next_attempt(&mut self, state: &mut ActionState) -> Poll {
+        if let Some(output) = state.late.take() {
+            return self.accepted(state, output, "adopted");
+        }
+        if state.lost {
+            return self.park(state, true, "the answer was lost and can't be looked up".into());
+        }
         let destructive = self.effect() == Effect::Destructive;
         match state.target.clone() {
             Some(target) if self.effect() >= Effect::Write && !state.locked => {
@@ -216,12 +264,22 @@ impl Walk<'_, '_> {
         let output = match outcome {
             Outcome::Done { output, .. } => output,
             Outcome::Unknown { status: 0, code, .. } if code == "restart" => return self.look(state, settle),
-            failed => return self.look_failed(state, settle, failed),
+            failed => match state.said.take() {
+                Some(known) => return self.accept(state, known, "adopted"),
+                None => return self.look_failed(state, settle, failed),
+            },
         };
         state.looks = 0;
         state.clean_looks += u32::from(settle);
         let ours = tag(&call_key(&self.cx.seed.run, &self.cx.path));
-        match look::interpret(spec, &output, &ours, settle, self.cx.at) {
+        let found = look::interpret(spec, &output, &ours, settle, self.cx.at);
+        if let Some(known) = state.said.take() {
+            return match found {
+                Found::Ours(output) | Found::Already(output) => self.accept(state, output, "adopted"),
+                Found::Ask(_) | Found::Nothing => self.accept(state, known, "adopted"),
+            };
+        }
+        match found {
             Found::Ours(output) => self.accept(state, output, "adopted"),
             Found::Already(_) if settle && !self.settled(state) => self.settle_pause(state),
             Found::Already(output) => self.accept(state, output, "already"),
@@ -345,6 +403,7 @@ impl Walk<'_, '_> {
                 // A second one of what is made anew each time would be one too many, and nothing tells the two apart.
                 (Effect::Write, false) if !self.action.action.creates => state.maybe_sent = true,
                 (Effect::Write | Effect::Destructive, false) => {
+                    state.lost = true;
                     let reason = format!("the answer was lost and can't be looked up: {}", failure.error.message);
                     return self.park(state, true, reason);
                 }
@@ -397,8 +456,35 @@ impl Walk<'_, '_> {
         self.cx.tell(Event::Waits { reason: &reason, until: None });
         let path = self.cx.path.trim_start_matches('/').to_owned();
         let reason = format!("{path}: {reason}");
-        state.phase = ActionPhase::Parked(self.cx.ask(|op| Command::Park { op, uncertain, reason }));
+        let output = Some(self.action.output.clone());
+        state.uncertain = uncertain;
+        state.phase = ActionPhase::Parked(self.cx.ask(|op| Command::Park { op, uncertain, reason, output }));
         Poll::Pending
+    }
+
+    /// A person knows what became of the call. Done: as if adopted, after one more look for what the service has of it.
+    /// Not done: made again, with the lock, the look-up and the guard as any other.
+    fn settled_by_person(&mut self, state: &mut ActionState, said: Said, reason: &str) -> Poll {
+        (state.uncertain, state.lost) = (false, false);
+        match said {
+            Said::Done { output } => {
+                let keep = self.keep();
+                let known = match output {
+                    Some(output) => keep.project(&output),
+                    None => shadow::stand_in(&self.action.output, &keep, &state.inputs, self.cx.at, UNKNOWN),
+                };
+                if self.look_call(state).is_none() {
+                    return self.accept(state, known, "adopted");
+                }
+                state.said = Some(known);
+                self.look(state, true)
+            }
+            Said::NotDone => {
+                (state.unknowns, state.clean_looks, state.looks, state.tries) = (0, 0, 0, 0);
+                self.next_attempt(state)
+            }
+            Said::Failed => Poll::Failed(self.cx.error("settled", reason)),
+        }
     }
 
     /// The service has done it (or had: `how`); its answer is the output, after confirmation where the flow wants it.
@@ -407,6 +493,11 @@ impl Walk<'_, '_> {
         if self.effect() != Effect::Read && !state.as_read && how != "already" {
             *self.cx.effects.entry(self.action.action.name.to_string()).or_default() += 1;
         }
+        self.accepted(state, output, how)
+    }
+
+    /// As `accept`, where the effect is counted already.
+    fn accepted(&mut self, state: &mut ActionState, output: Value, how: &str) -> Poll {
         let output = if how.is_empty() { output } else { with_member(&output, how, Value::Bool(true)) };
         let output = if how.is_empty() { output } else { self.keep().project(&output) };
         if let (Some(_), Some(spec)) = (&self.action.confirm, &self.action.action.confirm)

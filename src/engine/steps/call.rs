@@ -28,7 +28,7 @@ pub(in crate::engine) fn poll(
         }
         let frame = frame_of(cx, called, Value::map(inputs));
         let phase = FlowPhase::Steps(BlockState::default());
-        *active = Active::Call(Box::new(FlowState { frame, phase }));
+        *active = Active::Call(Box::new(FlowState { frame, phase, failed: None }));
     }
     let Active::Call(state) = active else { return Poll::Done };
     match poll_flow(cx, called, state) {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::check::program::{CheckedFlow, Collect, Foreach, Step};
+use crate::engine::again;
 use crate::engine::apply::handled;
 use crate::engine::block::{cancel_block, poll_block};
 use crate::engine::command::{Command, StepError};
@@ -40,9 +41,9 @@ pub(in crate::engine) fn poll(
             match polled {
                 Poll::Pending => index += 1,
                 Poll::Done => {
-                    let item = state.running.remove(index);
-                    if let Err(error) = collect(cx, foreach, state, item) {
-                        cancel(cx, foreach, state);
+                    let mut item = state.running.remove(index);
+                    if let Err(error) = collect(cx, foreach, state, &mut item) {
+                        cut_off(cx, foreach, state, Some(item));
                         return Poll::Failed(error);
                     }
                 }
@@ -50,7 +51,7 @@ pub(in crate::engine) fn poll(
                     let item = state.running.remove(index);
                     release(cx, &item);
                     if !foreach.gather {
-                        cancel(cx, foreach, state);
+                        cut_off(cx, foreach, state, Some(item));
                         return Poll::Failed(error);
                     }
                     state.errors.insert(item.index, error);
@@ -70,7 +71,8 @@ pub(in crate::engine) fn poll(
                     Ok(item) => state.running.push(item),
                     Err(error) if foreach.gather => drop(state.errors.insert(index, error)),
                     Err(error) => {
-                        cancel(cx, foreach, state);
+                        state.next = index;
+                        cut_off(cx, foreach, state, None);
                         return Poll::Failed(error);
                     }
                 }
@@ -100,6 +102,7 @@ fn begin(cx: &mut Cx<'_>, foreach: &Foreach) -> Result<ForeachState, StepError> 
         results: Default::default(),
         errors: Default::default(),
         keys: BTreeSet::new(),
+        kept: Vec::new(),
     })
 }
 
@@ -166,12 +169,17 @@ fn release(cx: &mut Cx<'_>, item: &ItemState) {
     }
 }
 
-fn collect(cx: &mut Cx<'_>, foreach: &Foreach, state: &mut ForeachState, item: ItemState) -> Result<(), StepError> {
+fn collect(
+    cx: &mut Cx<'_>,
+    foreach: &Foreach,
+    state: &mut ForeachState,
+    item: &mut ItemState,
+) -> Result<(), StepError> {
     // An item that `once_per` skipped collects nothing.
     let skipped = item.block.pc == SKIPPED;
     let Some(collect) = foreach.collect.as_ref().filter(|_| !skipped) else { return Ok(()) };
     let index = item.index;
-    cx.env.frames.push(item.frame);
+    cx.env.frames.push(std::mem::take(&mut item.frame));
     let value = match collect {
         Collect::One(expr) => expr.eval(&cx.env),
         Collect::Map(members) => members
@@ -180,7 +188,7 @@ fn collect(cx: &mut Cx<'_>, foreach: &Foreach, state: &mut ForeachState, item: I
             .collect::<Result<Map, _>>()
             .map(Value::map),
     };
-    cx.env.frames.pop();
+    item.frame = cx.env.frames.pop().unwrap_or_default();
     match value {
         Ok(value) => drop(state.results.insert(index, value)),
         Err(error) if foreach.gather => {
@@ -209,6 +217,32 @@ fn finish(cx: &mut Cx<'_>, step: &Step, state: &mut ForeachState) -> Poll {
     match step.id.as_ref().map(|id| cx.bind(id, output)) {
         Some(Err(error)) => Poll::Failed(error),
         _ => Poll::Done,
+    }
+}
+
+/// Ends the items under way because one failed. How they stood is kept: a retry goes on from there.
+fn cut_off(cx: &mut Cx<'_>, foreach: &Foreach, state: &mut ForeachState, failed: Option<ItemState>) {
+    let kept = state.running.iter().cloned().chain(failed).collect();
+    cancel(cx, foreach, state);
+    state.kept = kept;
+}
+
+/// After a retry: the items that were under way go on. A claim that was freed is asked for again.
+pub(in crate::engine) fn again(cx: &mut Cx<'_>, foreach: &Foreach, state: &mut ForeachState) {
+    state.running.append(&mut state.kept);
+    state.running.sort_by_key(|item| item.index);
+    for item in &mut state.running {
+        let freed = match &item.once {
+            Once::Claiming(_, key) => Some(Arc::clone(key)),
+            Once::Claimed(key) if !item.sent => Some(Arc::clone(key)),
+            Once::Claimed(_) | Once::None => None,
+        };
+        if let (Some(key), Some(span)) = (freed, foreach.once_per) {
+            let until = later(cx.at, span);
+            let op = cx.ask(|op| Command::Once { op, key: Arc::clone(&key), until });
+            item.once = Once::Claiming(op, key);
+        }
+        cx.below(&format!("each[{}]", item.index), |cx| again::block(cx, &foreach.body, &mut item.block));
     }
 }
 

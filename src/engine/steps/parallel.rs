@@ -31,7 +31,7 @@ pub(in crate::engine) fn poll(
         match polled {
             Poll::Pending => {}
             Poll::Done => *state = BranchState::Done,
-            Poll::Failed(error) => *state = BranchState::Failed(error),
+            Poll::Failed(error) => *state = BranchState::Failed(error, std::mem::take(block)),
             Poll::Stopped(end) => {
                 cancel(cx, branches, states);
                 return Poll::Stopped(end);
@@ -46,7 +46,7 @@ pub(in crate::engine) fn poll(
         return Poll::Pending;
     }
     let failed = states.iter().find_map(|state| match state {
-        BranchState::Failed(error) => Some(error.clone()),
+        BranchState::Failed(error, _) => Some(error.clone()),
         _ => None,
     });
     failed.map_or(Poll::Done, Poll::Failed)

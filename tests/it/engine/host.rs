@@ -10,7 +10,9 @@ use jiff::Timestamp;
 use watchfloor::catalog::{Catalog, ConnectionKind};
 use watchfloor::check::{CheckedFlow, World, check};
 use watchfloor::diag::{Source, render};
-use watchfloor::engine::{Call, Command, Finish, Input, InputKind, Outcome, Purpose, RunState, Seed, Verdict, apply};
+use watchfloor::engine::{
+    Call, Command, Finish, FinishStatus, Input, InputKind, Outcome, Purpose, RunState, Said, Seed, Verdict, apply,
+};
 use watchfloor::id::{OpId, RunId};
 use watchfloor::value::{Map, Value};
 
@@ -36,7 +38,14 @@ fn try_flow(text: &str) -> Result<CheckedFlow, String> {
     let connections = BTreeMap::from(connections.map(|(name, kind)| (Arc::from(name), kind)));
     let called = |name: &str| {
         let text = "flow: double\ntrigger: { type: manual }\ninputs: { n: int }\nsteps: [ { set: { twice: inputs.n * 2 } } ]\noutputs: { twice: \"{{ twice }}\" }\n";
-        (name == "double").then(|| Source::new("double.yaml", text))
+        let fetch = "flow: fetch\ntrigger: { type: manual }\nsteps:\n  - { id: one, action: mde.get_alert, with: { alert_id: da1_1 } }\n  \
+                     - try: [ { id: two, action: mde.get_alert, with: { alert_id: da1_2 }, retry: { max: 1 } }, { set: { both: \"one.title + ' ' + two.title\" } } ]\n    \
+                     catch: [ { when: error.status == 404, do: [ { set: { both: \"'none'\" } } ] } ]\noutputs: { titles: \"{{ both }}\" }\n";
+        match name {
+            "double" => Some(Source::new("double.yaml", text)),
+            "fetch" => Some(Source::new("fetch.yaml", fetch)),
+            _ => None,
+        }
     };
     let world = World {
         catalog: &catalog,
@@ -57,6 +66,8 @@ pub(crate) struct Story {
     pub(crate) inputs: Vec<Map>,
     pub(crate) finish: Option<Finish>,
     pub(crate) parked: Option<(bool, String)>,
+    /// How often it ended as a dead letter and went on.
+    pub(crate) retried: u32,
     pub(crate) effects: BTreeMap<String, u64>,
     pub(crate) ended: Option<Timestamp>,
     /// Every message with the commands that it gave, to compare two executions.
@@ -102,6 +113,12 @@ pub(crate) struct Host<'a> {
     counts: BTreeMap<String, usize>,
     verdict: Verdict,
     trouble: Trouble,
+    /// Whether it still waits for a person, and as which operation.
+    waits: Option<OpId>,
+    /// How often a person has a dead run go on.
+    retries: u32,
+    /// What a person says of effects whose outcome is unknown.
+    said: VecDeque<(Option<String>, Said)>,
     story: Story,
 }
 
@@ -119,6 +136,9 @@ impl<'a> Host<'a> {
             counts: BTreeMap::new(),
             verdict: Verdict::Go,
             trouble: Trouble::default(),
+            waits: None,
+            retries: 0,
+            said: VecDeque::new(),
             story: Story::default(),
         }
     }
@@ -131,6 +151,39 @@ impl<'a> Host<'a> {
     pub(crate) fn trouble(mut self, trouble: Trouble) -> Self {
         self.trouble = trouble;
         self
+    }
+
+    /// A person has it go on so often when it is dead.
+    pub(crate) fn retries(mut self, retries: u32) -> Self {
+        self.retries = retries;
+        self
+    }
+
+    /// A person says what became of what is uncertain; one word for each time that it waits for one.
+    pub(crate) fn said(mut self, said: impl IntoIterator<Item = Said>) -> Self {
+        self.said = said.into_iter().map(|said| (None, said)).collect();
+        self
+    }
+
+    /// As `said`, of one step each time.
+    pub(crate) fn said_of(mut self, said: impl IntoIterator<Item = (&'static str, Said)>) -> Self {
+        self.said = said.into_iter().map(|(step, said)| (Some(step.to_owned()), said)).collect();
+        self
+    }
+
+    /// What a person does when nothing happens by itself any more.
+    fn person(&mut self) -> Option<InputKind> {
+        let (by, reason) = ("ana".to_owned(), "looked at it".to_owned());
+        if self.story.finish.as_ref().is_some_and(|end| end.status == FinishStatus::Dead) && self.retries > 0 {
+            self.retries -= 1;
+            self.story.finish = None;
+            self.story.retried += 1;
+            return Some(InputKind::Retry { nth: self.story.retried - 1, by, reason });
+        }
+        let op = self.waits?;
+        let (step, said) = self.said.pop_front()?;
+        self.waits = None;
+        Some(InputKind::Settle { op, step, said, by, reason })
     }
 
     pub(crate) fn claimed(mut self, key: &str) -> Self {
@@ -152,7 +205,10 @@ impl<'a> Host<'a> {
                         self.now = self.now.max(at);
                         InputKind::Fired { op }
                     }
-                    None => return self.story,
+                    None => match self.person() {
+                        Some(message) => message,
+                        None => return self.story,
+                    },
                 },
             };
             let again = self.trouble.twice.then(|| message.clone());
@@ -212,7 +268,10 @@ impl<'a> Host<'a> {
             Command::OnceRelease { key } => {
                 self.claimed.remove(&key);
             }
-            Command::Park { uncertain, reason, .. } => self.story.parked = Some((uncertain, reason)),
+            Command::Park { op, uncertain, reason, .. } => {
+                self.story.parked = Some((uncertain, reason));
+                self.waits = Some(op);
+            }
             Command::Finish(finish) => {
                 assert!(self.story.finish.is_none(), "a run ends once");
                 self.story.finish = Some(finish);

@@ -6,7 +6,7 @@ use watchfloor::value::Value;
 
 use super::host::{Host, START, Story, Trouble, done, flow, refused, unknown};
 
-const ISOLATE: &str = r#"
+pub(super) const ISOLATE: &str = r#"
 flow: isolate
 owner: soc@contoso.example
 trigger: { type: mde.alert.new, connection: mde }
@@ -23,7 +23,7 @@ steps:
         with: { to: [soc@contoso.example], subject: "{{ isolation.status }}: {{ alert.title }}", text: "{{ alert.id }}" }
 "#;
 
-fn trigger() -> Value {
+pub(super) fn trigger() -> Value {
     Value::object([
         ("alert_id", Value::str("da1_1")),
         ("machine_id", Value::str("1e5bc9d7e413ddd7902c2932e418702b84d0cc07")),
@@ -31,7 +31,7 @@ fn trigger() -> Value {
 }
 
 /// A tenant in which all goes well, but for what `other` says.
-fn tenant(mut other: impl FnMut(&Call, usize) -> Option<Outcome>) -> impl FnMut(&Call, usize) -> Outcome {
+pub(super) fn tenant(mut other: impl FnMut(&Call, usize) -> Option<Outcome>) -> impl FnMut(&Call, usize) -> Outcome {
     move |call, nth| {
         if let Some(outcome) = other(call, nth) {
             return outcome;
