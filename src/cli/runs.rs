@@ -171,7 +171,7 @@ pub(super) fn failed(error: StoreError) -> Error {
     let code = match &error {
         StoreError::Newer { .. } => ExitCode::Config,
         StoreError::Locked(_) | StoreError::Closed => ExitCode::Unavailable,
-        StoreError::Full(_) | StoreError::Failed(_) => ExitCode::Temporary,
+        StoreError::Full(_) | StoreError::Failed(_) | StoreError::Damaged(_) => ExitCode::Temporary,
     };
     Error::new(code, format!("the store: {error}"))
 }

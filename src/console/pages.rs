@@ -203,6 +203,7 @@ mod tests {
             payload: Value::object([("title", Value::str(hostile))]),
             inputs: Value::empty(),
             effects: BTreeMap::new(),
+            damaged: None,
         };
         let filters = Filters { flow: hostile.into(), ..Filters::default() };
         let list = list(std::slice::from_ref(&row), &BTreeMap::new(), &filters, 1);

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::check::CheckedFlow;
 use crate::engine::observe::{Event, Observer};
-use crate::engine::{Outcome, Said, Verdict};
+use crate::engine::{Call, Outcome, Said, Verdict};
 use crate::expr::Trace;
 use crate::journal::RunRow;
 use crate::value::Value;
@@ -39,6 +39,21 @@ pub struct Entry {
     pub values: Option<serde_json::Value>,
 }
 
+impl Entry {
+    fn new(at: Timestamp, path: &str) -> Self {
+        Entry {
+            at,
+            path: path.to_owned(),
+            what: "step",
+            text: String::new(),
+            line: None,
+            trace: None,
+            maybe_sent: false,
+            values: None,
+        }
+    }
+}
+
 /// Reads the timeline of a run; the error says why its rows can't be followed.
 pub fn read(row: &RunRow, flow: Arc<CheckedFlow>, turns: &[Vec<u8>]) -> Result<Vec<Entry>, String> {
     let mut watcher = Watcher { entries: vec![], secure: BTreeSet::new() };
@@ -62,16 +77,7 @@ impl Watcher {
 
 impl Observer for Watcher {
     fn event(&mut self, at: Timestamp, path: &str, event: Event<'_>) {
-        let mut entry = Entry {
-            at,
-            path: path.to_owned(),
-            what: "step",
-            text: String::new(),
-            line: None,
-            trace: None,
-            maybe_sent: false,
-            values: None,
-        };
+        let mut entry = Entry::new(at, path);
         match event {
             Event::StepStarted { label, line, kind, secure } => {
                 entry.text = format!("{kind}: {label}");
@@ -88,10 +94,8 @@ impl Observer for Watcher {
             }
             Event::Called { call } => {
                 entry.what = "call";
-                let maybe =
-                    if call.maybe_sent { " (maybe sent: the answer to an earlier attempt was lost)" } else { "" };
                 entry.maybe_sent = call.maybe_sent;
-                entry.text = format!("{} over {}, attempt {}{maybe}", call.action.name, call.connection, call.attempt);
+                entry.text = attempt(call);
                 if !call.secure && !self.is_secure(path) {
                     entry.values = Some(Value::map(call.inputs.clone()).to_json());
                 }
@@ -102,12 +106,8 @@ impl Observer for Watcher {
             }
             Event::Guarded { verdict } => {
                 entry.what = "guard";
-                entry.text = match verdict {
-                    Verdict::Go | Verdict::GoRead => return,
-                    Verdict::Shadow => "shadow: recorded, not sent".to_owned(),
-                    Verdict::Refuse { code, message } => format!("refused, {code}: {message}"),
-                    Verdict::Ask { reason } => format!("a person must decide: {reason}"),
-                };
+                let Some(text) = guard(verdict) else { return };
+                entry.text = text;
             }
             Event::Waits { reason, until } => {
                 entry.what = "wait";
@@ -129,12 +129,7 @@ impl Observer for Watcher {
             }
             Event::Settled { said, by, reason } => {
                 entry.what = "settle";
-                let said = match said {
-                    Said::Done { .. } => "that it was done",
-                    Said::NotDone => "that it was not done",
-                    Said::Failed => "that the step fails",
-                };
-                entry.text = format!("{by} says {said}: {reason}");
+                entry.text = format!("{by} says {}: {reason}", word(said));
             }
             Event::Failed { error } => {
                 entry.what = "failed";
@@ -143,6 +138,29 @@ impl Observer for Watcher {
         }
         entry.text = entry.text.chars().take(MAX_TEXT).collect();
         self.entries.push(entry);
+    }
+}
+
+fn attempt(call: &Call) -> String {
+    let maybe = if call.maybe_sent { " (maybe sent: the answer to an earlier attempt was lost)" } else { "" };
+    format!("{} over {}, attempt {}{maybe}", call.action.name, call.connection, call.attempt)
+}
+
+/// What the guard's word is worth telling.
+fn guard(verdict: &Verdict) -> Option<String> {
+    match verdict {
+        Verdict::Go | Verdict::GoRead => None,
+        Verdict::Shadow => Some("shadow: recorded, not sent".to_owned()),
+        Verdict::Refuse { code, message } => Some(format!("refused, {code}: {message}")),
+        Verdict::Ask { reason } => Some(format!("a person must decide: {reason}")),
+    }
+}
+
+fn word(said: &Said) -> &'static str {
+    match said {
+        Said::Done { .. } => "that it was done",
+        Said::NotDone => "that it was not done",
+        Said::Failed => "that the step fails",
     }
 }
 

@@ -305,6 +305,11 @@ impl RunState {
         }
     }
 
+    /// The paths of what was cut off, where it waits for a person to say what became of it.
+    pub fn cut_off(&self) -> Vec<String> {
+        self.unsettled.iter().map(|it| it.path.trim_start_matches('/').to_owned()).collect()
+    }
+
     /// Whether it failed for a passing reason and knows the step to go on from.
     pub fn can_retry(&self) -> bool {
         self.top == Top::Finished && self.failed.is_some()

@@ -7,14 +7,15 @@ use std::sync::mpsc::channel;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Answer, Batch, Blob, Offer, Op, Queued, Reservation, RunNo, RunQuery, RunRow, RunStatus, Sleep, Store, StoreError,
+    Answer, Batch, Blob, Letter, LetterQuery, Offer, Op, Queued, Reservation, RunNo, RunQuery, RunRow, RunStatus,
+    Sleep, Store, StoreError,
 };
 use crate::id::RunId;
 use crate::value::Value;
 
 /// Runs every case on an empty store of its own.
 pub fn suite(open: &dyn Fn() -> Arc<dyn Store>) {
-    let cases: [fn(&dyn Store); 16] = [
+    let cases: [fn(&dyn Store); 17] = [
         answers_come_in_the_order_of_submission,
         an_event_starts_one_run,
         a_duplicate_in_one_batch_is_refused,
@@ -31,6 +32,7 @@ pub fn suite(open: &dyn Fn() -> Arc<dyn Store>) {
         bundles_are_written_once_and_names_are_replaced,
         blobs_are_kept_by_attempt,
         skipped_events_are_replaced,
+        letters_are_listed_until_they_are_done,
     ];
     for case in cases {
         case(&*open());
@@ -185,6 +187,12 @@ fn statuses_and_the_end_are_kept(store: &dyn Store) {
     assert_eq!((end.status, end.ended, end.effects), (RunStatus::Dead, Some(at(99)), effects));
     assert_eq!(end.payload, row.payload);
     assert!(store.awake().unwrap().is_empty());
+    write(store, vec![Op::Status { run: row.no, status: RunStatus::Running, reason: None }]).unwrap();
+    assert_eq!((read().status, read().ended), (RunStatus::Running, None), "a dead run goes on");
+    assert_eq!(store.awake().unwrap(), [row.no]);
+    let again =
+        Op::Finish { run: row.no, status: RunStatus::Dead, reason: None, ended: at(120), effects: BTreeMap::new() };
+    write(store, vec![again]).unwrap();
     start(store, "f", "l");
     let counts = BTreeMap::from([(RunStatus::Queued, 1), (RunStatus::Dead, 1)]);
     assert_eq!(store.counts().unwrap(), counts);
@@ -312,4 +320,29 @@ fn skipped_events_are_replaced(store: &dyn Store) {
     write(store, vec![skip(2, "new")]).unwrap();
     assert_eq!(store.skipped("f", "k").unwrap(), Some((at(2), b"new".to_vec())));
     assert_eq!(store.skipped("g", "k").unwrap(), None);
+}
+
+fn letters_are_listed_until_they_are_done(store: &dyn Store) {
+    let letter = |flow: &str, key: &str, second, text: &str| Op::Letter {
+        flow: flow.into(),
+        key: key.into(),
+        at: at(second),
+        body: text.into(),
+    };
+    let done = |key: &str, dropped| Op::LetterDone { flow: "f".into(), key: key.into(), dropped };
+    let keys = |query: &LetterQuery| store.letters(query).unwrap().into_iter().map(|it| it.key).collect::<Vec<_>>();
+    let all = || keys(&LetterQuery::default());
+    assert!(all().is_empty());
+    write(store, vec![letter("f", "a", 1, "old"), letter("f", "b", 2, "b"), letter("g", "c", 3, "c")]).unwrap();
+    write(store, vec![letter("f", "a", 4, "new")]).unwrap();
+    assert_eq!(all(), ["a", "c", "b"], "the newest first, one for each flow and key");
+    let a = Letter { flow: "f".into(), key: "a".into(), at: at(4), body: b"new".to_vec() };
+    assert_eq!(store.letter(&Letter::id("f", "a")).unwrap(), Some(a));
+    assert_eq!(keys(&LetterQuery { flow: Some("f".into()), ..LetterQuery::default() }), ["a", "b"]);
+    assert_eq!(keys(&LetterQuery { since: Some(at(3)), limit: 1, ..LetterQuery::default() }), ["a"]);
+    write(store, vec![done("a", true), done("b", false)]).unwrap();
+    assert_eq!(all(), ["c"]);
+    assert_eq!(store.letter(&Letter::id("f", "a")).unwrap(), None);
+    write(store, vec![letter("f", "a", 5, "again"), letter("f", "b", 6, "again")]).unwrap();
+    assert_eq!(all(), ["b", "c"], "what a person dropped stays dropped");
 }

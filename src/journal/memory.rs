@@ -9,7 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 
 use super::{
-    Answer, Batch, Blob, Offer, Op, Queued, Reservation, RunNo, RunQuery, RunRow, RunStatus, Sleep, Store, StoreError,
+    Answer, Batch, Blob, Letter, LetterQuery, Offer, Op, Queued, Reservation, RunNo, RunQuery, RunRow, RunStatus,
+    Sleep, Store, StoreError,
 };
 use crate::id::{RunId, digest16};
 
@@ -32,6 +33,8 @@ struct State {
     reservations: BTreeMap<(String, String), Timestamp>,
     claims: BTreeMap<String, (RunNo, Timestamp)>,
     skipped: BTreeMap<(String, String), (Timestamp, Vec<u8>)>,
+    /// By id; dropped or not.
+    letters: BTreeMap<String, (Letter, bool)>,
     audit: Vec<(Timestamp, Vec<u8>)>,
     commits: u64,
 }
@@ -133,6 +136,22 @@ impl Store for MemoryStore {
         Ok(self.state().skipped.get(&(flow.to_owned(), key.to_owned())).cloned())
     }
 
+    fn letters(&self, query: &LetterQuery) -> Result<Vec<Letter>, StoreError> {
+        let limit = if query.limit == 0 { usize::MAX } else { query.limit };
+        let state = self.state();
+        let open = state.letters.values().filter(|(_, dropped)| !dropped).map(|(letter, _)| letter);
+        let open = open.filter(|letter| query.flow.as_ref().is_none_or(|flow| *flow == letter.flow));
+        let mut found: Vec<_> =
+            open.filter(|letter| query.since.is_none_or(|since| letter.at >= since)).cloned().collect();
+        found.sort_by(|a, b| (b.at, &b.flow, &b.key).cmp(&(a.at, &a.flow, &a.key)));
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    fn letter(&self, id: &str) -> Result<Option<Letter>, StoreError> {
+        Ok(self.state().letters.get(id).filter(|(_, dropped)| !dropped).map(|(letter, _)| letter.clone()))
+    }
+
     fn counts(&self) -> Result<BTreeMap<RunStatus, u64>, StoreError> {
         let mut counts = BTreeMap::new();
         for row in self.state().runs.values() {
@@ -198,7 +217,7 @@ impl State {
             Op::Turn { run, seq, body } => drop(self.turns.insert((run, seq), body)),
             Op::Status { run, status, reason } => {
                 if let Some(row) = self.runs.get_mut(&run) {
-                    (row.status, row.reason) = (status, reason);
+                    (row.status, row.reason, row.ended) = (status, reason, None);
                 }
             }
             Op::Sleep { run, sleep: Sleep::Awake } => drop(self.asleep.remove(&run)),
@@ -222,6 +241,23 @@ impl State {
                 }
             }
             Op::Skipped { flow, key, at, body } => drop(self.skipped.insert((flow, key), (at, body))),
+            Op::Letter { flow, key, at, body } => {
+                let id = Letter::id(&flow, &key);
+                let kept = self.letters.get(&id).is_some_and(|(_, dropped)| *dropped);
+                if !kept {
+                    self.letters.insert(id, (Letter { flow, key, at, body }, false));
+                }
+            }
+            Op::LetterDone { flow, key, dropped } => {
+                let id = Letter::id(&flow, &key);
+                match self.letters.get_mut(&id) {
+                    Some((letter, gone)) if dropped => {
+                        letter.body.clear();
+                        *gone = true;
+                    }
+                    _ => drop(self.letters.remove(&id)),
+                }
+            }
             Op::Audit { at, body } => self.audit.push((at, body)),
         }
         Answer::None

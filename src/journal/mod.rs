@@ -108,6 +108,8 @@ pub struct RunRow {
     pub inputs: Value,
     /// How often each action that is no read took effect; known at the end.
     pub effects: BTreeMap<String, u64>,
+    /// What of the row can't be read, where something can't: such a run is listed and can be cancelled, and never goes on.
+    pub damaged: Option<String>,
 }
 
 impl RunRow {
@@ -128,6 +130,7 @@ impl RunRow {
             payload: offer.payload.clone(),
             inputs: offer.inputs.clone(),
             effects: BTreeMap::new(),
+            damaged: None,
         }
     }
 }
@@ -140,7 +143,7 @@ pub enum Op {
     /// One turn of a run. `(run, seq)` is unique; a second row with the same number fails the batch, and so does one
     /// whose predecessor is missing: a run with a gap could never be resumed.
     Turn { run: RunNo, seq: u32, body: Vec<u8> },
-    /// A run's status and why; `Waiting` and `Uncertain` with a reason, `Running` again afterwards.
+    /// The status and why of a run that has not ended, or goes on again; `Waiting` and `Uncertain` with a reason.
     Status { run: RunNo, status: RunStatus, reason: Option<String> },
     /// Whether a run needs a place in memory. Its end wakes it for good.
     Sleep { run: RunNo, sleep: Sleep },
@@ -162,6 +165,12 @@ pub enum Op {
     Release { key: String, run: RunNo },
     /// An event that started nothing, for `why`; replaces an earlier one of the same flow and key.
     Skipped { flow: String, key: String, at: Timestamp, body: Vec<u8> },
+    /// An event that could not be judged for a flow: a dead letter; replaces an earlier one of the same flow and key,
+    /// unless a person dropped that.
+    Letter { flow: String, key: String, at: Timestamp, body: Vec<u8> },
+    /// A dead letter is none any more: gone, since it was offered again, or kept as `dropped`, so that the same event
+    /// offered once more does not bring it back.
+    LetterDone { flow: String, key: String, dropped: bool },
     /// One line of the audit log.
     Audit { at: Timestamp, body: Vec<u8> },
 }
@@ -217,6 +226,9 @@ pub enum StoreError {
     Newer { found: i64, known: i64 },
     #[error("another watchfloor uses this store: {0}")]
     Locked(String),
+    /// What one run's rows hold can't be used; others' can.
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
     #[error("the store is closed")]
     Closed,
 }
@@ -252,6 +264,32 @@ pub struct Blob {
     pub body: Vec<u8>,
 }
 
+/// Which dead letters of events to list, newest first.
+#[derive(Clone, Debug, Default)]
+pub struct LetterQuery {
+    pub flow: Option<String>,
+    /// Last offered at or after.
+    pub since: Option<Timestamp>,
+    /// 0 is all of them.
+    pub limit: usize,
+}
+
+/// An event that could not be judged for a flow.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Letter {
+    pub flow: String,
+    pub key: String,
+    pub at: Timestamp,
+    pub body: Vec<u8>,
+}
+
+impl Letter {
+    /// Its name: `event-` and the first 16 hex digits of a hash of flow and key.
+    pub fn id(flow: &str, key: &str) -> String {
+        format!("event-{}", crate::id::hex(&crate::id::digest16(&[flow, key])[..8]))
+    }
+}
+
 /// A durable store. Reads see all that was committed before they began. Reads may block for a disk access: call them
 /// off the worker's loop.
 pub trait Store: Send + Sync + 'static {
@@ -277,6 +315,10 @@ pub trait Store: Send + Sync + 'static {
     /// Whether an event has started a run of a flow: whether offering it again would be refused as a duplicate.
     fn is_known(&self, flow: &str, key: &str) -> Result<bool, StoreError>;
     fn skipped(&self, flow: &str, key: &str) -> Result<Option<(Timestamp, Vec<u8>)>, StoreError>;
+    /// Dead letters of events that are neither done nor dropped.
+    fn letters(&self, query: &LetterQuery) -> Result<Vec<Letter>, StoreError>;
+    /// One of them, by its id.
+    fn letter(&self, id: &str) -> Result<Option<Letter>, StoreError>;
     /// How many runs have each status.
     fn counts(&self) -> Result<BTreeMap<RunStatus, u64>, StoreError>;
     /// Commits (and so syncs) since the store was opened.

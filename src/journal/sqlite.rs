@@ -20,7 +20,9 @@ use std::thread::JoinHandle;
 
 use jiff::Timestamp;
 
-use super::{Batch, Blob, Queued, Reservation, RunNo, RunQuery, RunRow, RunStatus, Store, StoreError};
+use super::{
+    Batch, Blob, Letter, LetterQuery, Queued, Reservation, RunNo, RunQuery, RunRow, RunStatus, Store, StoreError,
+};
 use crate::id::RunId;
 
 /// A store in a folder of its own.
@@ -138,6 +140,14 @@ impl Store for SqliteStore {
 
     fn skipped(&self, flow: &str, key: &str) -> Result<Option<(Timestamp, Vec<u8>)>, StoreError> {
         self.reads.with(|connection| read::skipped(connection, flow, key))
+    }
+
+    fn letters(&self, query: &LetterQuery) -> Result<Vec<Letter>, StoreError> {
+        self.reads.with(|connection| read::letters(connection, query))
+    }
+
+    fn letter(&self, id: &str) -> Result<Option<Letter>, StoreError> {
+        self.reads.with(|connection| read::letter(connection, id))
     }
 
     fn counts(&self) -> Result<BTreeMap<RunStatus, u64>, StoreError> {

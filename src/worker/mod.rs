@@ -3,7 +3,9 @@
 //! Runs are a map, not a task each. What must be on disk before it is sent is sent when its commit comes back.
 
 mod groups;
+mod letters;
 mod live;
+mod poison;
 mod queue;
 mod reading;
 pub mod recover;
@@ -16,6 +18,8 @@ mod timers;
 pub mod turn;
 
 use std::sync::Arc;
+
+pub use letters::{Told, Word};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -121,6 +125,8 @@ enum Msg {
         reason: String,
         answer: oneshot::Sender<Result<(), String>>,
     },
+    /// A person's word about a run.
+    Asked(letters::Asked),
     Subscribe(mpsc::UnboundedSender<RunEvent>),
     Load(oneshot::Sender<Load>),
     Drain(oneshot::Sender<()>),
@@ -160,6 +166,13 @@ impl Worker {
     pub async fn cancel(&self, run: RunId, by: String, reason: String) -> Result<(), String> {
         let (answer, receiver) = oneshot::channel();
         self.tell(Msg::Cancel { run, by, reason, answer });
+        receiver.await.unwrap_or_else(|_| Err("the service is stopping".to_owned()))
+    }
+
+    /// A person's word about a run that is dead or uncertain. The error says why it can't be followed.
+    pub async fn word(&self, run: RunId, word: Word, by: String, reason: String) -> Result<(), String> {
+        let (answer, receiver) = oneshot::channel();
+        self.tell(Msg::Asked(letters::Asked { run, word, by, reason, answer }));
         receiver.await.unwrap_or_else(|_| Err("the service is stopping".to_owned()))
     }
 

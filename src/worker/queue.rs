@@ -194,6 +194,7 @@ mod tests {
             payload: Value::empty(),
             inputs: Value::empty(),
             effects: std::collections::BTreeMap::new(),
+            damaged: None,
         }
     }
 

@@ -3,15 +3,15 @@
 //! Not here: what a replay is (see `recover`), what becomes of a run that was read (see `resume`).
 
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use super::letters::Asked;
+use super::poison::{Stuck, guarded};
 use super::recover::{self, Replayed};
 use super::run_loop::{CancelAnswer, Loop};
 use super::{Msg, Registry};
-use crate::engine::InputKind;
 use crate::id::RunId;
-use crate::journal::{self, RunNo, RunRow, Store, StoreError};
+use crate::journal::{self, RunNo, RunRow, RunStatus, Store, StoreError};
 
 /// A run as the store has it.
 pub(super) enum Found {
@@ -20,20 +20,31 @@ pub(super) enum Found {
     Unbegun(Box<RunRow>),
     Begun(Box<Replayed>),
     /// It can't go on by itself, and why.
-    Stuck(Box<RunRow>, String),
+    Stuck(Box<RunRow>, Stuck),
+    /// It is a dead letter, with how it stood; nothing where it has no turn.
+    Dead(Box<RunRow>, Result<Option<Box<Replayed>>, Stuck>),
 }
 
 /// What a run that is not in memory is wanted for.
-pub(super) struct Wanted {
-    /// Nothing, where it is only to come back.
-    pub(super) input: Option<InputKind>,
-    pub(super) answer: Option<CancelAnswer>,
+pub(super) enum Wanted {
+    /// Only to come back.
+    Back,
+    Cancel {
+        by: String,
+        reason: String,
+        answer: CancelAnswer,
+    },
+    /// For a person's word.
+    Word(Asked),
 }
 
 impl Wanted {
     pub(super) fn refuse(self, why: &str) {
-        if let Some(answer) = self.answer {
-            let _ = answer.send(Err(why.to_owned()));
+        match self {
+            Wanted::Back => {}
+            Wanted::Cancel { answer, .. } | Wanted::Word(Asked { answer, .. }) => {
+                let _ = answer.send(Err(why.to_owned()));
+            }
         }
     }
 }
@@ -56,6 +67,11 @@ impl Wants {
             return Vec::new();
         }
         self.0.remove(run).map(|want| want.list).unwrap_or_default()
+    }
+
+    /// How many runs are read at this moment, or wait to come back.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// Puts back what can't be done yet: the run comes back by itself.
@@ -124,20 +140,30 @@ pub(super) fn find_numbered(store: &dyn Store, registry: &dyn Registry, no: RunN
 }
 
 fn find(store: &dyn Store, registry: &dyn Registry, row: RunRow) -> Result<Found, StoreError> {
-    if row.status.is_final() {
+    let dead = row.status == RunStatus::Dead;
+    if row.status.is_final() && !dead {
         return Ok(Found::Ended(Box::new(row)));
     }
-    let turns = store.turns(row.no)?;
-    if turns.is_empty() {
-        return Ok(Found::Unbegun(Box::new(row)));
-    }
-    let replayed = registry.flow(&row.flow, &row.version).and_then(|flow| {
-        let replay = || recover::replay(row.clone(), flow, &turns, &mut recover::silent());
-        let bug = "an internal error in the engine; this is a bug, please report it";
-        catch_unwind(AssertUnwindSafe(replay)).unwrap_or_else(|_| Err(bug.to_owned()))
+    let turns = match (&row.damaged, store.turns(row.no)) {
+        (Some(damage), _) => Err(damage.clone()),
+        (None, Ok(turns)) => Ok(turns),
+        (None, Err(StoreError::Damaged(why))) => Err(StoreError::Damaged(why).to_string()),
+        (None, Err(error)) => return Err(error),
+    };
+    let replayed = guarded(|| {
+        let turns = turns?;
+        if turns.is_empty() {
+            return Ok(None);
+        }
+        let flow = registry.flow(&row.flow, &row.version)?;
+        let replayed = recover::replay(row.clone(), flow, &turns, &mut recover::silent())?;
+        Ok(Some(Box::new(replayed)))
     });
+    let row = Box::new(row);
     Ok(match replayed {
-        Ok(replayed) => Found::Begun(Box::new(replayed)),
-        Err(why) => Found::Stuck(Box::new(row), why),
+        replayed if dead => Found::Dead(row, replayed),
+        Ok(Some(replayed)) => Found::Begun(replayed),
+        Ok(None) => Found::Unbegun(row),
+        Err(why) => Found::Stuck(row, why),
     })
 }

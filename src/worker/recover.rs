@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::live::Live;
+use super::poison::{Stuck, guarded};
 use super::turn::{Turn, short};
 use crate::check::CheckedFlow;
 use crate::engine::observe::{Observer, Unobserved};
@@ -56,7 +57,11 @@ pub(super) fn replay(
 
 /// Tells an observer all that happened in a run, from its rows: for `runs show` and the run page.
 pub fn tell(row: RunRow, flow: Arc<CheckedFlow>, turns: &[Vec<u8>], observer: &mut dyn Observer) -> Result<(), String> {
-    replay(row, flow, turns, observer).map(drop)
+    match guarded(|| replay(row, flow, turns, observer)) {
+        Ok(_) => Ok(()),
+        Err(Stuck::Because(error)) => Err(error),
+        Err(Stuck::Panicked(what)) => Err(format!("the engine panicked, which is a bug, please report it: {what}")),
+    }
 }
 
 pub(super) fn silent() -> Unobserved {

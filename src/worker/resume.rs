@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::groups::{Groups, Place};
 use super::live::{Live, Open};
+use super::poison::Stuck;
 use super::queue::Queue;
 use super::reading::{self, Found, Wanted, Wants};
 use super::recover::Replayed;
@@ -40,6 +41,8 @@ impl Loop {
             subscribers: Vec::new(),
             draining: None,
             pending: VecDeque::new(),
+            again: VecDeque::new(),
+            panics: HashMap::new(),
         };
         let (store, registry) = (this.deps.store.clone(), this.deps.registry.clone());
         let read = tokio::task::spawn_blocking(move || {
@@ -57,9 +60,9 @@ impl Loop {
         for (no, found) in awake {
             match found {
                 Ok(Found::Begun(replayed)) => resumed.extend(this.restore(*replayed)),
-                Ok(Found::Stuck(row, why)) => this.strand(*row, &why),
+                Ok(Found::Stuck(row, why)) => this.stuck(*row, why),
                 Ok(Found::Unbegun(row)) => this.queue.again(*row),
-                Ok(Found::Ended(_)) => {}
+                Ok(Found::Ended(_) | Found::Dead(..)) => {}
                 Err(error) => {
                     tracing::error!(run = no, %error, "an unfinished run can't be read; it is tried again in a minute");
                     this.read_later(no);
@@ -75,7 +78,7 @@ impl Loop {
 
     /// Ends a run; the answer comes when that is on disk.
     pub(super) fn cancel(&mut self, run: RunId, by: String, reason: String, answer: CancelAnswer) {
-        let wanted = Wanted { input: Some(InputKind::Cancel { by, reason }), answer: Some(answer) };
+        let wanted = Wanted::Cancel { by, reason, answer };
         match self.runs.values().find(|live| live.row.id == run && !live.stale).map(|live| live.row.no) {
             Some(no) => self.give(no, vec![wanted]),
             None => self.want(run, wanted),
@@ -84,12 +87,18 @@ impl Loop {
 
     /// Gives a run in memory what it was wanted for.
     pub(super) fn give(&mut self, no: RunNo, wanted: Vec<Wanted>) {
-        for Wanted { input, answer } in wanted {
-            if !self.runs.contains_key(&no) {
-                Wanted { input, answer }.refuse("the run has ended");
-            } else if let Some(input) = input {
-                self.turn_for(no, vec![input], answer);
-                self.settle();
+        for wanted in wanted {
+            match wanted {
+                _ if !self.runs.contains_key(&no) => wanted.refuse("the run has ended"),
+                Wanted::Back => {}
+                Wanted::Cancel { by, reason, answer } => {
+                    self.turn_for(no, vec![InputKind::Cancel { by, reason }], Some(answer));
+                    self.settle();
+                }
+                Wanted::Word(asked) => {
+                    self.heard(no, asked);
+                    self.settle();
+                }
             }
         }
     }
@@ -106,19 +115,23 @@ impl Loop {
             return self.wants.keep(run, wanted);
         }
         match found {
+            Ok(Some(Found::Dead(row, stood))) => self.dead_was_read(&row, stood, wanted),
             Ok(Some(Found::Begun(replayed))) => {
+                if self.dead_of_panics(&replayed.live.row) {
+                    return wanted.into_iter().for_each(|wanted| wanted.refuse("the run is a dead letter now"));
+                }
                 self.wants.keep(run.clone(), wanted);
                 self.bring_back(*replayed);
                 // Where it could not come back, or had ended.
                 self.wants.take(&run).into_iter().for_each(|wanted| wanted.refuse("the run can't go on"));
             }
             Ok(Some(Found::Unbegun(row))) => self.not_begun(*row, wanted, None),
-            Ok(Some(Found::Stuck(row, why))) => self.not_begun(*row, wanted, Some(&why)),
+            Ok(Some(Found::Stuck(row, why))) => self.not_begun(*row, wanted, Some(why)),
             Ok(Some(Found::Ended(row))) => wanted.into_iter().for_each(|wanted| wanted.refuse(&ended(&row))),
             Ok(None) => wanted.into_iter().for_each(|wanted| wanted.refuse(&format!("no run {run}"))),
             Err(error) => {
                 tracing::error!(%run, error, "the run can't be read");
-                if wanted.iter().any(|wanted| wanted.input.is_none()) {
+                if wanted.iter().any(|wanted| matches!(wanted, Wanted::Back)) {
                     self.reload_later(run);
                 }
                 wanted.into_iter().for_each(|wanted| wanted.refuse(&error));
@@ -127,20 +140,23 @@ impl Loop {
     }
 
     /// A run that is queued, or stuck: it can be ended, and nothing else.
-    fn not_begun(&mut self, row: RunRow, wanted: Vec<Wanted>, stuck: Option<&str>) {
+    fn not_begun(&mut self, row: RunRow, wanted: Vec<Wanted>, mut stuck: Option<Stuck>) {
+        let no_more = match &stuck {
+            None => "the run has not begun".to_owned(),
+            Some(why) => format!("the run can't go on: {why}; `watchfloor runs cancel` ends it"),
+        };
         let mut row = Some(row);
-        for Wanted { input, answer } in wanted {
-            match (input, answer, row.take()) {
-                (Some(InputKind::Cancel { by, reason }), Some(answer), Some(row)) => {
-                    self.end_unbegun(row, &by, &reason, answer);
-                }
-                (None, _, Some(back)) => match stuck {
-                    Some(why) => self.strand(back, why),
+        for wanted in wanted {
+            match (wanted, row.take()) {
+                (Wanted::Cancel { by, reason, answer }, Some(row)) => self.end_unbegun(row, &by, &reason, answer),
+                (Wanted::Back, Some(back)) => match stuck.take() {
+                    Some(why) => self.stuck(back, why),
+                    None if self.dead_of_panics(&back) => {}
                     None => self.queue.again(back),
                 },
-                (input, answer, back) => {
+                (wanted, back) => {
                     row = back;
-                    Wanted { input, answer }.refuse(stuck.unwrap_or("the run has not begun"));
+                    wanted.refuse(&no_more);
                 }
             }
         }
@@ -196,7 +212,7 @@ impl Loop {
         self.reload_later(id);
     }
 
-    fn reload_later(&self, run: RunId) {
+    pub(super) fn reload_later(&self, run: RunId) {
         let sender = self.sender.clone();
         tokio::spawn(async move {
             tokio::time::sleep(RELOAD).await;
@@ -206,7 +222,7 @@ impl Loop {
 
     pub(super) fn reload(&mut self, run: RunId) {
         if self.runs.values().all(|live| live.row.id != run) {
-            self.want(run, Wanted { input: None, answer: None });
+            self.want(run, Wanted::Back);
         }
     }
 
@@ -222,7 +238,7 @@ impl Loop {
     }
 
     /// A replayed run takes its locks and its place in a group; what it waited for is still to be reopened.
-    fn restore(&mut self, replayed: Replayed) -> Option<RunNo> {
+    pub(super) fn restore(&mut self, replayed: Replayed) -> Option<RunNo> {
         let Replayed { mut live, finish } = replayed;
         self.sleepers.came_back(live.row.no);
         // Read after it slept, or not: its next turn says it anew.
@@ -251,7 +267,7 @@ impl Loop {
 
     /// Asks again for what a resumed run waited for. A call may have been sent: its outcome is unknown, and the engine
     /// decides whether to look, to call again, or to ask a person.
-    fn reopen(&mut self, no: RunNo) {
+    pub(super) fn reopen(&mut self, no: RunNo) {
         let Some(live) = self.runs.get(&no) else { return };
         let ops: Vec<OpId> = live.open.keys().copied().collect();
         for op in ops {

@@ -7,7 +7,9 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use super::groups::{Groups, Place};
+use super::letters::Asked;
 use super::live::{Live, Open};
+use super::poison::{Stuck, guarded};
 use super::queue::Queue;
 use super::reading::Wants;
 use super::recover;
@@ -43,6 +45,10 @@ pub(super) struct Loop {
     pub(super) draining: Option<oneshot::Sender<()>>,
     /// Inputs that one run's turn brought for another: locks handed on, places in groups, cancellations.
     pub(super) pending: VecDeque<(RunNo, InputKind)>,
+    /// Retries of dead runs that wait for room.
+    pub(super) again: VecDeque<Asked>,
+    /// How often a run panicked, and what it said.
+    pub(super) panics: HashMap<RunNo, (u32, String)>,
 }
 
 impl Loop {
@@ -52,6 +58,7 @@ impl Loop {
             self.fire_due();
             self.wake_due();
             self.begin_queued();
+            self.begin_again();
             self.settle();
             if self.drained() {
                 return;
@@ -102,6 +109,7 @@ impl Loop {
             Msg::Claimed { run, op, claimed } => self.turn(run, vec![InputKind::Once { op, claimed }]),
             Msg::Reload { run } => self.reload(run),
             Msg::Cancel { run, by, reason, answer } => self.cancel(run, by, reason, answer),
+            Msg::Asked(asked) => self.asked(asked),
             Msg::Subscribe(subscriber) => self.subscribers.push(subscriber),
             Msg::Load(answer) => {
                 let load = Load { queued: self.queue.len(), live: self.runs.len(), busy: self.busy };
@@ -124,7 +132,11 @@ impl Loop {
         }
         while self.busy < self.deps.in_flight {
             let Some(row) = self.queue.pop() else { break };
-            match self.deps.registry.flow(&row.flow, &row.version) {
+            if let Some(damage) = row.damaged.clone() {
+                self.strand(row, &damage);
+                continue;
+            }
+            match self.flow_of(&row) {
                 Ok(flow) => {
                     let no = row.no;
                     let url = self.deps.public_url.as_deref();
@@ -136,7 +148,7 @@ impl Loop {
                     self.settle();
                     self.give(no, wanted);
                 }
-                Err(error) => self.strand(row, &error),
+                Err(why) => self.stuck(row, why),
             }
         }
         self.read_queue();
@@ -154,12 +166,6 @@ impl Loop {
         row.status = status;
         row.reason = reason;
         self.publish(RunEvent::Waiting(Box::new(row)));
-    }
-
-    fn abandon(&mut self, live: Live) {
-        let row = live.row.clone();
-        self.forget(live);
-        self.strand(row, "an internal error in the engine; this is a bug, please report it");
     }
 
     /// Applies inputs, and all that can be answered at once; writes the turn; sends what needs no commit.
@@ -183,20 +189,21 @@ impl Loop {
         while let Some(kind) = work.inputs.pop_front() {
             live.note_input(&kind);
             work.applied.push(kind.clone());
-            // A bug in one flow's way ends that run's progress, not the process and not the other runs.
-            let applied = std::panic::AssertUnwindSafe(|| apply(&live.flow, &mut live.state, Input { at: now, kind }));
-            let Ok(commands) = std::panic::catch_unwind(applied) else {
-                return self.abandon(live);
-            };
-            for command in commands {
-                if let Command::Cancel { op } = &command
-                    && let Some(Open::Timer(at)) = live.open.get(op)
-                {
-                    self.timers.remove(*at, no, *op);
+            let applied = guarded(|| {
+                for command in apply(&live.flow, &mut live.state, Input { at: now, kind }) {
+                    if let Command::Cancel { op } = &command
+                        && let Some(Open::Timer(at)) = live.open.get(op)
+                    {
+                        self.timers.remove(*at, no, *op);
+                    }
+                    live.note_command(&command);
+                    self.carry_out(&mut live, &command, now, &mut work);
+                    work.commands.push(command);
                 }
-                live.note_command(&command);
-                self.carry_out(&mut live, &command, now, &mut work);
-                work.commands.push(command);
+                Ok(())
+            });
+            if let Err(Stuck::Panicked(what) | Stuck::Because(what)) = applied {
+                return self.abandon(live, &what);
             }
         }
         self.append(&mut live, now, &mut work);

@@ -133,8 +133,8 @@ impl Loop {
             }
             match found {
                 Ok(Found::Begun(replayed)) => self.bring_back(*replayed),
-                Ok(Found::Stuck(row, why)) => self.strand(*row, &why),
-                Ok(Found::Ended(_) | Found::Unbegun(_)) => {}
+                Ok(Found::Stuck(row, why)) => self.stuck(*row, why),
+                Ok(Found::Ended(_) | Found::Dead(..) | Found::Unbegun(_)) => {}
                 Err(error) => {
                     tracing::error!(run = no, %error, "a run that is due can't be read; it is tried again in a minute");
                     self.read_later(no);

@@ -94,7 +94,7 @@ pub(in crate::engine) fn again(cx: &mut Cx<'_>, step: &ActionStep, state: &mut A
         }
         Some(Outcome::Unknown { .. }) => {
             state.maybe_sent = true;
-            state.lost = step.action.effect == Effect::Destructive;
+            state.lost = step.action.effect == Effect::Destructive || step.action.creates;
         }
         Some(Outcome::Refused { .. } | Outcome::NotSent { .. }) | None => {}
     }
@@ -456,7 +456,7 @@ impl Walk<'_, '_> {
         self.cx.tell(Event::Waits { reason: &reason, until: None });
         let path = self.cx.path.trim_start_matches('/').to_owned();
         let reason = format!("{path}: {reason}");
-        let output = Some(self.action.output.clone());
+        let output = Some(self.keep().narrow(&self.action.output));
         state.uncertain = uncertain;
         state.phase = ActionPhase::Parked(self.cx.ask(|op| Command::Park { op, uncertain, reason, output }));
         Poll::Pending

@@ -7,7 +7,7 @@ use rusqlite::{Connection, Params, params};
 
 use super::schema::{NEVER, nanos};
 use crate::id::{RunId, digest16};
-use crate::journal::{Answer, Offer, Op, RunNo, RunRow, RunStatus, Sleep, StoreError};
+use crate::journal::{Answer, Letter, Offer, Op, RunNo, RunRow, RunStatus, Sleep, StoreError};
 
 /// Carries out one operation inside the transaction that is open.
 ///
@@ -42,6 +42,17 @@ pub(super) fn apply(connection: &Connection, op: &Op) -> Result<Answer, StoreErr
             "INSERT OR REPLACE INTO skipped (flow, key, at, body) VALUES (?1, ?2, ?3, ?4)",
             &[flow, key, &nanos(*when), body],
         )?,
+        Op::Letter { flow, key, at: when, body } => at(
+            "INSERT INTO letters (id, flow, key, at, dropped, body) VALUES (?1, ?2, ?3, ?4, 0, ?5)
+             ON CONFLICT (id) DO UPDATE SET at = excluded.at, body = excluded.body WHERE dropped = 0",
+            &[&Letter::id(flow, key), flow, key, &nanos(*when), body],
+        )?,
+        Op::LetterDone { flow, key, dropped: true } => {
+            at("UPDATE letters SET dropped = 1, body = x'' WHERE id = ?1", &[&Letter::id(flow, key)])?
+        }
+        Op::LetterDone { flow, key, dropped: false } => {
+            at("DELETE FROM letters WHERE id = ?1", &[&Letter::id(flow, key)])?
+        }
         Op::Audit { at: when, body } => at("INSERT INTO audit (at, body) VALUES (?1, ?2)", &[&nanos(*when), body])?,
     };
     Ok(Answer::None)
@@ -82,7 +93,7 @@ fn set_status(
     status: RunStatus,
     reason: Option<&str>,
 ) -> Result<Answer, StoreError> {
-    let sql = "UPDATE runs SET status = ?2, reason = ?3 WHERE no = ?1";
+    let sql = "UPDATE runs SET status = ?2, reason = ?3, ended = NULL WHERE no = ?1";
     known(run, execute(connection, sql, params![run, status.as_str(), reason])?)
 }
 

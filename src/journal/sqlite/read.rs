@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, params, params_from_it
 
 use super::schema::{self, instant, nanos};
 use crate::id::{RunId, digest16};
-use crate::journal::{Blob, Queued, Reservation, RunNo, RunQuery, RunRow, RunStatus, StoreError};
+use crate::journal::{Blob, Letter, LetterQuery, Queued, Reservation, RunNo, RunQuery, RunRow, RunStatus, StoreError};
 use crate::value::Value;
 
 /// Connections kept open for the next reader.
@@ -113,12 +113,18 @@ pub(super) fn queued(connection: &Connection, after: RunNo, limit: usize) -> Res
 }
 
 pub(super) fn awake(connection: &Connection) -> Result<Vec<RunNo>, StoreError> {
-    let begun = |status: &RunStatus| !status.is_final() && *status != RunStatus::Queued;
-    let begun: Vec<&str> = RunStatus::ALL.into_iter().filter(begun).map(RunStatus::as_str).collect();
-    let places = vec!["?"; begun.len()].join(", ");
+    // One step of the index for each word that stands there, a damaged one among them, however many runs have it.
+    let sql = "WITH RECURSIVE words (word) AS (SELECT min(status) FROM runs
+               UNION ALL SELECT (SELECT min(status) FROM runs WHERE status > word) FROM words WHERE word IS NOT NULL)
+               SELECT word FROM words WHERE word IS NOT NULL";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut words = statement.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+    let begun = |status: RunStatus| !status.is_final() && status != RunStatus::Queued;
+    words.retain(|word| RunStatus::parse(word).is_none_or(begun));
+    let places = vec!["?"; words.len()].join(", ");
     let sql = format!("SELECT no FROM runs WHERE status IN ({places}) AND wake IS NULL ORDER BY no");
     let mut statement = connection.prepare_cached(&sql)?;
-    let found = statement.query_map(params_from_iter(begun), |row| row.get(0))?;
+    let found = statement.query_map(params_from_iter(words), |row| row.get(0))?;
     Ok(found.collect::<Result<_, _>>()?)
 }
 
@@ -136,8 +142,7 @@ pub(super) fn turns(connection: &Connection, run: RunNo) -> Result<Vec<Vec<u8>>,
     for turn in found {
         let (seq, body) = turn?;
         if usize::try_from(seq) != Ok(bodies.len()) {
-            let message = format!("run number {run} lacks turn {}: the store is damaged", bodies.len());
-            return Err(StoreError::Failed(message));
+            return Err(StoreError::Damaged(format!("run number {run} lacks turn {}", bodies.len())));
         }
         bodies.push(body);
     }
@@ -184,16 +189,44 @@ pub(super) fn skipped(
     Ok(found.optional()?)
 }
 
+pub(super) fn letters(connection: &Connection, query: &LetterQuery) -> Result<Vec<Letter>, StoreError> {
+    if !has_letters(connection)? {
+        return Ok(vec![]);
+    }
+    let sql = "SELECT flow, key, at, body FROM letters WHERE dropped = 0 AND (?1 IS NULL OR flow = ?1) AND at >= ?2
+               ORDER BY at DESC, flow DESC, key DESC LIMIT ?3";
+    let limit = if query.limit == 0 { -1 } else { i64::try_from(query.limit).unwrap_or(i64::MAX) };
+    let mut statement = connection.prepare_cached(sql)?;
+    let found = statement.query_map(params![query.flow, query.since.map_or(i64::MIN, nanos), limit], a_letter)?;
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn letter(connection: &Connection, id: &str) -> Result<Option<Letter>, StoreError> {
+    if !has_letters(connection)? {
+        return Ok(None);
+    }
+    let sql = "SELECT flow, key, at, body FROM letters WHERE id = ?1 AND dropped = 0";
+    Ok(connection.prepare_cached(sql)?.query_row([id], a_letter).optional()?)
+}
+
+fn a_letter(row: &Row<'_>) -> rusqlite::Result<Letter> {
+    Ok(Letter { flow: row.get(0)?, key: row.get(1)?, at: instant(row.get(2)?), body: row.get(3)? })
+}
+
+/// A store that no service of this version has opened yet has no table of letters.
+fn has_letters(connection: &Connection) -> Result<bool, StoreError> {
+    let found = connection.prepare_cached("SELECT 1 FROM sqlite_master WHERE name = 'letters'")?.exists([])?;
+    Ok(found)
+}
+
 pub(super) fn counts(connection: &Connection) -> Result<BTreeMap<RunStatus, u64>, StoreError> {
     let mut statement = connection.prepare_cached("SELECT status, count(*) FROM runs GROUP BY status")?;
     let found = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
     let mut counts = BTreeMap::new();
     for pair in found {
         let (word, count) = pair?;
-        match status(&word) {
-            Ok(status) => drop(counts.insert(status, count)),
-            Err(error) => tracing::error!(%error, count, "runs are left out of the counts"),
-        }
+        // A status that is no word is listed as one that waits.
+        *counts.entry(RunStatus::parse(&word).unwrap_or(RunStatus::Waiting)).or_default() += count;
     }
     Ok(counts)
 }
@@ -220,12 +253,37 @@ fn rows(connection: &Connection, sql: &str, values: &[&dyn ToSql]) -> Result<Vec
     Ok(rows)
 }
 
+/// A run. What of it can't be read is said and left empty: the run is listed as one that waits, and never goes on.
 fn run_row(row: &Row<'_>) -> Result<RunRow, StoreError> {
     let no = row.get(0)?;
     let id: String = row.get(1)?;
     let id = RunId::parse(&id).ok_or_else(|| damaged(no, "id"))?;
+    let mut unread: Vec<&str> = vec![];
+    let mut note = |what: &'static str| unread.push(what);
     let effects: Option<String> = row.get(11)?;
     let effects = effects.map_or(Ok(BTreeMap::new()), |text| serde_json::from_str(&text));
+    let (payload, inputs) = (value(row.get(12)?), value(row.get(13)?));
+    let status = RunStatus::parse(&row.get::<_, String>(6)?);
+    if effects.is_err() {
+        note("effects");
+    }
+    if payload.is_none() {
+        note("payload");
+    }
+    if inputs.is_none() {
+        note("inputs");
+    }
+    if status.is_none() {
+        note("status");
+    }
+    let damaged = (!unread.is_empty()).then(|| {
+        let what = unread.join(", ");
+        format!("its {what} cannot be read: the store is damaged; cancel it, or take the store from a backup")
+    });
+    let (mut status, mut reason) = (status.unwrap_or(RunStatus::Waiting), row.get(7)?);
+    if let (Some(damage), false) = (&damaged, status.is_final()) {
+        (status, reason) = (RunStatus::Waiting, Some(damage.clone()));
+    }
     Ok(RunRow {
         no,
         id,
@@ -233,24 +291,21 @@ fn run_row(row: &Row<'_>) -> Result<RunRow, StoreError> {
         version: row.get(3)?,
         trigger: row.get(4)?,
         key: row.get(5)?,
-        status: status(&row.get::<_, String>(6)?)?,
-        reason: row.get(7)?,
+        status,
+        reason,
         accepted: instant(row.get(8)?),
         occurred: instant(row.get(9)?),
         ended: row.get::<_, Option<i64>>(10)?.map(instant),
-        payload: value(row.get(12)?).ok_or_else(|| damaged(no, "payload"))?,
-        inputs: value(row.get(13)?).ok_or_else(|| damaged(no, "inputs"))?,
-        effects: effects.map_err(|_| damaged(no, "effects"))?,
+        payload: payload.unwrap_or_else(Value::empty),
+        inputs: inputs.unwrap_or_else(Value::empty),
+        effects: effects.unwrap_or_default(),
+        damaged,
     })
 }
 
 /// A payload that was forgotten after its time is an empty map.
 fn value(text: Option<String>) -> Option<Value> {
     text.map_or(Some(Value::empty()), |text| serde_json::from_str(&text).ok())
-}
-
-fn status(word: &str) -> Result<RunStatus, StoreError> {
-    RunStatus::parse(word).ok_or_else(|| StoreError::Failed(format!("the store has a run with the status {word:?}")))
 }
 
 fn damaged(no: RunNo, what: &str) -> StoreError {

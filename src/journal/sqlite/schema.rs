@@ -92,6 +92,18 @@ ALTER TABLE runs ADD COLUMN wake INTEGER;
 CREATE INDEX runs_asleep ON runs (wake) WHERE wake IS NOT NULL;
 ";
 
+/// Came after the first stores of this format: made where missing, and a reader does without it.
+const LETTERS: &str = "
+CREATE TABLE IF NOT EXISTS letters (
+    id TEXT NOT NULL PRIMARY KEY,
+    flow TEXT NOT NULL,
+    key TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    dropped INTEGER NOT NULL,
+    body BLOB NOT NULL
+) STRICT;
+";
+
 /// Makes the folder where missing and takes the lock that only one service can have.
 pub(super) fn lock_folder(dir: &Path) -> Result<File, StoreError> {
     let failed = |what: &str, error: &std::io::Error| {
@@ -181,6 +193,7 @@ pub(super) fn open_writer(file: &Path) -> Result<Connection, StoreError> {
     if found == 1 {
         connection.execute_batch(&format!("BEGIN IMMEDIATE; {SLEEP} PRAGMA user_version = {VERSION}; COMMIT;"))?;
     }
+    connection.execute_batch(LETTERS)?;
     Ok(connection)
 }
 

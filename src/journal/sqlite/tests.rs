@@ -65,10 +65,21 @@ fn a_damaged_run_does_not_take_the_others() {
     let other = rusqlite::Connection::open(dir.path().join(schema::FILE)).unwrap();
     other.execute("UPDATE run_data SET payload = '{' WHERE run = ?1", [bad.no]).unwrap();
     other.execute("UPDATE runs SET status = 'melted' WHERE no = ?1", [odd.no]).unwrap();
-    assert_eq!(store.queued(0, 9).unwrap().rows, std::slice::from_ref(&good));
-    assert_eq!(store.runs(&RunQuery::default()).unwrap(), [good]);
-    assert_eq!(store.counts().unwrap(), BTreeMap::from([(RunStatus::Queued, 2)]));
-    assert!(store.run(&bad.id).is_err());
+    let rows = [bad.clone(), odd.clone()].map(|row| store.run(&row.id).unwrap().unwrap());
+    assert!(rows.iter().all(|row| row.status == RunStatus::Waiting && row.damaged.is_some()), "{rows:?}");
+    let reasons = rows.each_ref().map(|row| row.reason.clone().unwrap_or_default());
+    assert!(reasons[0].contains("its payload cannot be read") && reasons[1].contains("its status"), "{reasons:?}");
+    let queued = store.queued(0, 9).unwrap().rows;
+    assert_eq!(queued, [rows[0].clone(), good], "listed, and known to be damaged");
+    assert_eq!(store.awake().unwrap(), [odd.no]);
+    assert_eq!(store.runs(&RunQuery::default()).unwrap().len(), 3);
+    assert_eq!(store.counts().unwrap(), BTreeMap::from([(RunStatus::Queued, 2), (RunStatus::Waiting, 1)]));
+    // What a person ended is over, whatever can be read of it.
+    let ended = at(50);
+    let cancel = |run| Op::Finish { run, status: RunStatus::Cancelled, reason: None, ended, effects: BTreeMap::new() };
+    write(&store, vec![cancel(bad.no), cancel(odd.no)]).unwrap();
+    assert!(store.awake().unwrap().is_empty() && store.queued(0, 9).unwrap().rows.len() == 1);
+    assert_eq!(store.run(&bad.id).unwrap().unwrap().status, RunStatus::Cancelled);
 }
 
 #[cfg(unix)]
