@@ -274,10 +274,13 @@ impl Walk<'_, '_> {
         let ours = tag(&call_key(&self.cx.seed.run, &self.cx.path));
         let found = look::interpret(spec, &output, &ours, settle, self.cx.at);
         if let Some(known) = state.said.take() {
-            return match found {
-                Found::Ours(output) | Found::Already(output) => self.accept(state, output, "adopted"),
-                Found::Ask(_) | Found::Nothing => self.accept(state, known, "adopted"),
+            let found = match &found {
+                Found::Ours(output) | Found::Already(output) => output.as_map(),
+                Found::Ask(_) | Found::Nothing => None,
             };
+            let mut members = known.as_map().cloned().unwrap_or_default();
+            members.extend(found.into_iter().flatten().map(|(name, value)| (name.clone(), value.clone())));
+            return self.accept(state, Value::map(members), "adopted");
         }
         match found {
             Found::Ours(output) => self.accept(state, output, "adopted"),
