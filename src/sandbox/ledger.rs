@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::scenario;
-use super::state::{State, World};
+use super::state::{MachineAction, State, World};
 
 /// The flows that the demo runs and that the ledger expects by default.
 pub const DEMO_FLOWS: [&str; 2] = ["isolate-high-severity", "resolve-legitimate-travel"];
@@ -35,9 +36,21 @@ pub struct Ledger {
     pub users: BTreeMap<String, Entry>,
     /// Effects that name nothing of ours (a mail without an alert's id).
     pub stray: Counts,
+    /// Machine actions that were begun, in order.
+    pub actions: Vec<Acted>,
     /// Requests by route, and faults by kind.
     pub calls: BTreeMap<String, u64>,
     pub injected: BTreeMap<String, u64>,
+}
+
+/// One machine action, with the marks by which its asker finds it again.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Acted {
+    pub kind: String,
+    pub device: String,
+    pub comment: String,
+    pub external: Option<String>,
+    pub created: Timestamp,
 }
 
 /// One line of the books.
@@ -67,6 +80,14 @@ impl World {
             ledger.wrong += u64::from(*count);
             ledger.find(format!("{action} named nothing of ours {count} times"));
         }
+        let acted = |action: &MachineAction| Acted {
+            kind: action.kind.to_owned(),
+            device: device_name(action.device).unwrap_or_default(),
+            comment: action.comment.clone(),
+            external: action.external.clone(),
+            created: action.created,
+        };
+        ledger.actions = state.actions.iter().map(acted).collect();
         ledger.calls = state.by_route.clone();
         ledger.injected = state.injected.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect();
         ledger

@@ -39,7 +39,7 @@ use tokio::task::JoinHandle;
 pub use auth::{API_TOKEN, CLIENT_ID, CLIENT_SECRET, CLIENT_WITHOUT_ROLES};
 pub use demo::{SHIPPED, demo_config};
 pub use faults::Faults;
-pub use ledger::{DEMO_FLOWS, Entry, Ledger};
+pub use ledger::{Acted, DEMO_FLOWS, Entry, Ledger};
 pub use state::World;
 pub use world::{Alert, Device, Plan, Replies, Risk, Source, TENANT, TRAVEL, User};
 

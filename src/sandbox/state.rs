@@ -200,6 +200,12 @@ impl World {
         self.state().born.len()
     }
 
+    /// The visible alerts with the times at which they were created.
+    pub fn born(&self) -> Vec<(String, Timestamp)> {
+        let state = self.state();
+        self.plan.alerts.iter().zip(&state.born).map(|(alert, born)| (alert.id.clone(), *born)).collect()
+    }
+
     /// Books a mail that the sink took.
     pub(super) fn mail(&self, text: &str) {
         let mut state = self.state();

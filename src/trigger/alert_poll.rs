@@ -19,7 +19,7 @@ use super::listing::{Cursor, Listing, MAX_PAGES, Span};
 pub use super::listing::{Fetch, PollError};
 use super::{Deployment, Event, Intake};
 use crate::catalog::Catalog;
-use crate::journal::{Op, StoreError};
+use crate::journal::{self, Op, StoreError};
 use crate::value::Value;
 
 /// How late an alert may become visible and still be picked up.
@@ -218,8 +218,23 @@ impl Poller {
         self.intake.flows.now().given.poll.get(&*self.listing.kind).copied().unwrap_or(self.default)
     }
 
+    /// Where this poller begins, on disk before anything is read: a start that dies before the first watermark must not
+    /// leave out what a later one, beginning at its own time, would take for old. What is told by its changes is learnt first.
+    async fn begin(&mut self) -> Result<(), StoreError> {
+        if !self.stored && self.changes.is_none() {
+            journal::commit(&*self.intake.store, vec![self.mark(self.watermark)]).await?;
+            self.stored = true;
+        }
+        Ok(())
+    }
+
+    fn mark(&self, watermark: Timestamp) -> Op {
+        Op::Put { name: name(&self.listing), body: watermark.to_string().into_bytes() }
+    }
+
     /// One poll: everything from the watermark minus the overlap on.
     pub async fn poll(&mut self) -> Result<(), PollError> {
+        self.begin().await?;
         let now = self.intake.clock.now();
         // A clock that was ahead once must not leave this poller deaf until that time has come.
         let from = self.watermark.min(now);
@@ -266,7 +281,7 @@ impl Poller {
             // A clock ahead of ours must not carry the watermark past alerts that are still to come.
             let watermark = highest.min(now);
             if page.is_last && (watermark != self.watermark || !self.stored || !fresh.is_empty()) {
-                also.push(Op::Put { name: name(&self.listing), body: watermark.to_string().into_bytes() });
+                also.push(self.mark(watermark));
             }
             if !fresh.is_empty() || !also.is_empty() {
                 let ids: Vec<_> = fresh.iter().map(|(id, event)| (id.clone(), event.occurred)).collect();

@@ -14,6 +14,8 @@ mod demo;
 mod docs;
 mod engine;
 mod faults;
+mod invariants;
+mod matrix;
 mod polling;
 mod safety;
 mod sandbox;

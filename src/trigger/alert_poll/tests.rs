@@ -70,8 +70,10 @@ async fn all_pages_are_read_before_the_watermark_moves() {
     let lost = Outcome::Unknown { status: 0, code: "reset".into(), message: "reset".into() };
     let rest = (950..1001).map(|id| alert(id, 60)).collect();
     let (mut desk, service, mut poller) = setup(vec![page(full.clone()), Err(lost), page(full), page(rest)]);
+    let begun = now().checked_sub(SignedDuration::from_mins(5)).unwrap();
+    poller.watermark = begun;
     assert!(poller.poll().await.is_err());
-    assert_eq!(desk.intake.store.get("poll/mde/mde.alert.new").unwrap(), None);
+    assert_eq!(desk.intake.store.get("poll/mde/mde.alert.new").unwrap(), Some(begun.to_string().into_bytes()));
     // As after a kill between two pages: nothing is remembered but what the store has.
     let mut poller = pollers_of(&desk, &service).remove(0);
     poller.poll().await.unwrap();
@@ -93,13 +95,16 @@ async fn an_alert_that_vanishes_from_a_page_that_was_read_hides_none_behind_it()
 #[tokio::test]
 async fn pages_that_do_not_join_fail_the_poll() {
     let full = |from: usize| page((from..from + 1000).map(|id| alert(id, 60)).collect());
+    let begun = now().checked_sub(SignedDuration::from_mins(5)).unwrap();
     let (desk, _service, mut poller) = setup(vec![full(0), full(2000)]);
+    poller.watermark = begun;
     assert!(matches!(poller.poll().await, Err(PollError::Moved)));
-    assert_eq!(desk.intake.store.get("poll/mde/mde.alert.new").unwrap(), None);
+    assert_eq!(desk.intake.store.get("poll/mde/mde.alert.new").unwrap(), Some(begun.to_string().into_bytes()));
     // The same page again and again is a service that ignores the position.
     let (desk, _service, mut poller) = setup(vec![full(0), full(0)]);
+    poller.watermark = begun;
     assert!(matches!(poller.poll().await, Err(PollError::Endless)));
-    assert_eq!(desk.intake.store.get("poll/mde/mde.alert.new").unwrap(), None);
+    assert_eq!(desk.intake.store.get("poll/mde/mde.alert.new").unwrap(), Some(begun.to_string().into_bytes()));
 }
 
 #[tokio::test]

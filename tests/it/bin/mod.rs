@@ -59,6 +59,8 @@ pub(crate) fn command(folder: &Path, args: &[&str]) -> Said {
 pub(crate) struct Site {
     folder: tempfile::TempDir,
     keys: BTreeMap<&'static str, String>,
+    /// The environment of every service that is started here.
+    env: Vec<(&'static str, String)>,
 }
 
 impl Site {
@@ -66,7 +68,7 @@ impl Site {
     pub(crate) fn new(tenant: &Tenant) -> Site {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(folder.path().join("flows/kql")).unwrap();
-        let site = Site { folder, keys: BTreeMap::new() };
+        let site = Site { folder, keys: BTreeMap::new(), env: Vec::new() };
         for (path, text) in SHIPPED.iter().filter(|(path, _)| path.starts_with("kql/")) {
             site.write(&format!("flows/{path}"), text);
         }
@@ -99,6 +101,13 @@ impl Site {
         self.keys.insert(key, value.to_owned());
         let lines: Vec<_> = self.keys.iter().map(|(key, value)| format!("{key}: {value}\n")).collect();
         self.write("config.yaml", &lines.concat());
+        self
+    }
+
+    /// A variable of the environment of every service that is started here.
+    pub(crate) fn env(mut self, name: &'static str, value: &str) -> Site {
+        self.env.retain(|(known, _)| *known != name);
+        self.env.push((name, value.to_owned()));
         self
     }
 
@@ -184,7 +193,13 @@ impl Site {
 
     /// Starts the service; returns when it says that it is ready.
     pub(crate) fn start(&self, args: &[&str]) -> Service {
+        self.try_start(args).unwrap_or_else(|log| panic!("the service did not get ready:\n{log}"))
+    }
+
+    /// As `start`; the error is what the service said before it ended.
+    pub(crate) fn try_start(&self, args: &[&str]) -> Result<Service, String> {
         let mut command = Command::new(BINARY);
+        command.envs(self.env.iter().map(|(name, value)| (name, value.as_str())));
         command.arg("run").args(args).current_dir(self.path()).stdin(Stdio::null()).stdout(Stdio::null());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = mpsc::channel();
@@ -206,11 +221,11 @@ impl Site {
                 Ok(line) => match line.split_once("ready on ") {
                     Some((_, url)) => {
                         service.url = url.trim().to_owned();
-                        return service;
+                        return Ok(service);
                     }
                     None => continue,
                 },
-                Err(_) => panic!("the service did not get ready:\n{}", service.log()),
+                Err(_) => return Err(service.log()),
             }
         }
     }
@@ -233,6 +248,11 @@ impl Service {
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// How it ended by itself; `None` while it goes on.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     /// SIGTERM, and its end.

@@ -23,8 +23,11 @@ pub(crate) struct Tenant {
 
 impl Tenant {
     pub(crate) fn new(seed: u64, alerts: usize, change: impl FnOnce(&mut Options)) -> Tenant {
+        Tenant::with_clock(Clock::system(), seed, alerts, change)
+    }
+
+    pub(crate) fn with_clock(clock: Clock, seed: u64, alerts: usize, change: impl FnOnce(&mut Options)) -> Tenant {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let clock = Clock::system();
         let mut options = Options::new(seed, alerts, clock.now());
         change(&mut options);
         let sandbox = runtime.block_on(Sandbox::start(options, clock)).unwrap();
