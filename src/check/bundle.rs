@@ -43,7 +43,12 @@ pub(super) fn seal<'a>(bundle: &mut Bundle, catalog: &Catalog, actions: impl Ite
     let parts: Vec<&str> = entries.iter().flat_map(|(name, digest)| [&**name, &**digest]).collect();
     bundle.catalog = hex(&digest16(&parts));
     bundle.engine = ENGINE_REVISION;
-    let engine = ENGINE_REVISION.to_string();
+    version(bundle)
+}
+
+/// The version that a bundle's own words add up to: what it was stored under, unless somebody changed it since.
+pub fn version(bundle: &Bundle) -> Arc<str> {
+    let engine = bundle.engine.to_string();
     let mut parts: Vec<&str> = vec!["flow", &bundle.flow, "catalog", &bundle.catalog, "engine", &engine];
     for (name, (_, text)) in &bundle.called {
         parts.extend(["called", name, text]);

@@ -6,7 +6,7 @@
 
 mod action;
 mod branches;
-mod bundle;
+pub mod bundle;
 mod calls;
 mod card;
 mod cx;

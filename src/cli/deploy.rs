@@ -9,9 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::load::{self, Loaded, Site, Texts};
 use super::runs;
 use crate::catalog::Catalog;
-use crate::check::{self, Card, CheckedFlow, World};
+use crate::check::{self, Card, CheckedFlow};
 use crate::config::Config;
-use crate::diag::Source;
 use crate::error::Error;
 use crate::flow::model::Mode;
 use crate::journal::{Op, Store};
@@ -216,29 +215,18 @@ impl Pinned {
         let body = body.ok_or_else(|| format!("the store has no texts of {name} {version}"))?;
         let bundle: check::program::Bundle =
             serde_json::from_slice(&body).map_err(|error| format!("reading the texts of {name} {version}: {error}"))?;
-        let include = |path: &str| {
-            bundle.included.get(path).cloned().ok_or_else(|| format!("`{path}` is not among the stored texts"))
-        };
-        let called = |name: &str| bundle.called.get(name).map(|(file, text)| Source::new(file.clone(), text.clone()));
-        let now = self.flows.now();
-        let world = World {
-            catalog: &self.catalog,
-            connections: Some(&now.given.connections),
-            webhooks: Some(&now.given.webhooks),
-            include: &include,
-            called: &called,
-        };
-        let (flow, faults) = check::check(&Source::new(bundle.file.clone(), bundle.flow.clone()), &world, true);
-        let flow = flow.ok_or_else(|| {
+        if &*check::bundle::version(&bundle) != version {
+            return Err(format!("the texts of {name} {version} in the store are not those that it was started with"));
+        }
+        let connections = &self.flows.now().given.connections;
+        let flow = check::recompile(&bundle, &self.catalog, Some(connections)).map_err(|faults| {
             let why = faults.first().map_or_else(String::new, |fault| format!(": {}", fault.message));
             format!("{name} {version} no longer checks against the catalogue and the connections{why}")
-        })?;
-        if &*flow.version != version {
-            return Err(format!(
-                "{name} was started as {version}; with this catalogue and engine it is {}",
-                flow.version
-            ));
-        }
+        });
+        // The catalogue or the engine may be newer than the run. It keeps the version that it began with; the replay
+        // compares what is derived now with what was recorded, and parks the run where the two differ.
+        let mut flow = flow?;
+        flow.version = version.into();
         Ok(Arc::new(flow))
     }
 }
@@ -297,6 +285,30 @@ mod tests {
         begun.follow(&cards(&["a", "b"]), Some(at("2026-11-19T00:00:00Z")), evening);
         begun.follow(&cards(&["a", "b"]), None, evening);
         assert_eq!(begun.at("a"), Some(at("2026-11-19T00:00:00Z")));
+    }
+
+    /// An upgrade changes the catalogue's or the engine's part of every version; what was begun before goes on all the same.
+    #[test]
+    fn a_run_of_before_an_upgrade_keeps_its_version_and_goes_on() {
+        let store: Arc<dyn Store> = Arc::new(crate::journal::memory::MemoryStore::new());
+        let catalog = Arc::new(Catalog::builtin().unwrap());
+        let text = "flow: old\ntrigger: { type: manual }\nsteps: [ { wait: 1h } ]\n".to_owned();
+        let keep = |bundle: &check::program::Bundle, version: &str| {
+            let body = serde_json::to_vec(bundle).unwrap();
+            let ops = vec![Op::Bundle { version: version.to_owned(), body }];
+            store.write(crate::journal::Batch { ops, urgent: true, done: None });
+        };
+        let mut bundle = check::program::Bundle { flow: text, file: "old.yaml".into(), ..Default::default() };
+        (bundle.catalog, bundle.engine) = ("of an earlier release".into(), 0);
+        let version = check::bundle::version(&bundle);
+        keep(&bundle, &version);
+        let pinned = Pinned::new(Arc::clone(&store), Flows::default(), catalog);
+        let flow = pinned.flow("old", &version).unwrap();
+        assert_eq!((&*flow.name, &flow.version), ("old", &version));
+        // Texts that somebody changed in the store are not what the run was started with.
+        bundle.flow = bundle.flow.replace("1h", "1s");
+        keep(&bundle, "ffff");
+        assert!(pinned.flow("old", "ffff").is_err_and(|why| why.contains("not those that it was started with")));
     }
 
     #[test]

@@ -214,3 +214,24 @@ async fn a_sleeper_whose_flow_is_gone_waits_for_a_person() {
     second.cancel(id.clone(), "jane".into(), String::new()).await.unwrap();
     assert_eq!(desk.with(RunStatus::Cancelled), 1);
 }
+
+/// Another release may derive something else from the same inputs. What was recorded is what may have been done: the run
+/// waits for a person, and nothing of it is sent.
+#[tokio::test]
+async fn a_replay_that_differs_parks_the_run() {
+    let mut desk = Desk::new(WAITS);
+    let worker = desk.worker().await;
+    worker.accepted(desk.accept(0..1).await);
+    until("it sleeps", &worker, |load| load.live == 0 && desk.asleep() == 1).await;
+    worker.drain().await;
+    let mut other = Desk::new(&WAITS.replace("wait: 1h", "wait: 3h"));
+    let flow = Arc::get_mut(&mut other.flow).unwrap();
+    flow.version = Arc::clone(&desk.flow.version);
+    desk.flow = other.flow;
+    let worker = desk.worker().await;
+    desk.pass(SignedDuration::from_hours(4));
+    until("it is parked", &worker, |_| desk.with(RunStatus::Waiting) == 1).await;
+    let row = desk.store.runs(&RunQuery::default()).unwrap().remove(0);
+    let reason = row.reason.unwrap();
+    assert!(reason.contains("derives `timer") && reason.contains("is recorded"), "{reason}");
+}
