@@ -1,4 +1,4 @@
-//! The way from a command to the running service: two POSTs on its loopback address, with a token that lies in the
+//! The way from a command to the running service: POSTs on its loopback address, with a token that lies in the
 //! store's folder and that only the store's owner can read.
 
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use subtle::ConstantTimeEq;
 
 use super::service::Handle;
 use crate::error::{Error, ExitCode};
+use crate::flow::model::Mode;
 use crate::id::RunId;
 use crate::trigger::manual::{self, Start};
 
@@ -76,7 +77,7 @@ pub(super) fn routes(token: String, handle: Handle) -> Router {
     Router::new()
         .route("/control/start", post(start))
         .route("/control/cancel", post(cancel))
-        .route("/control/ping", post(ping))
+        .route("/control/status", post(status))
         .with_state(state)
 }
 
@@ -113,9 +114,20 @@ impl Control {
     }
 }
 
-async fn ping(State(control): State<Arc<Control>>, headers: HeaderMap, body: Body) -> Result<Response, Refused> {
+async fn status(State(control): State<Arc<Control>>, headers: HeaderMap, body: Body) -> Result<Response, Refused> {
     let _: Json = control.read(&headers, body).await?;
-    Ok(Reply(json!({})).into_response())
+    let handle = &control.handle;
+    let (flows, gate) = (handle.intake.flows.now(), &handle.intake.gate);
+    let live = flows.iter().filter(|deployed| deployed.mode == Mode::Live).count();
+    let load = handle.worker.load().await;
+    Ok(Reply(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "since": handle.since,
+        "flows": { "live": live, "shadow": flows.iter().len() - live },
+        "last_reload": handle.history.last(),
+        "backlog": { "open": gate.open_runs(), "max": gate.max(), "queued": load.queued, "calling": load.busy },
+    }))
+    .into_response())
 }
 
 async fn start(State(control): State<Arc<Control>>, headers: HeaderMap, body: Body) -> Result<Response, Refused> {
@@ -150,10 +162,10 @@ fn address(store: &Path) -> Option<Address> {
     serde_json::from_slice(&std::fs::read(store.join(FILE)).ok()?).ok()
 }
 
-/// The address of the service that works on a store, if one answers.
-pub(super) fn running(store: &Path) -> Option<String> {
-    call(store, "ping", &json!({})).ok()?;
-    address(store).map(|address| address.url)
+/// The address of the service that works on a store, if one answers, and what it says of itself.
+pub(super) fn running(store: &Path) -> Option<(String, Json)> {
+    let said = call(store, "status", &json!({})).ok()?;
+    address(store).map(|address| (address.url, said))
 }
 
 /// Asks the running service.

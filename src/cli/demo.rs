@@ -67,7 +67,7 @@ async fn play(args: &Args, folder: &Path, out: &Out) -> Result<ExitCode, Error> 
     flows.flows.retain(|(card, _)| card.schedule.is_none());
     // Alerts of the simulated past start runs too: the world's clock began before ours.
     let from = clock.now().checked_sub(jiff::SignedDuration::from_hours(24 * 30)).ok();
-    let service = service::start(Plan { config, catalog, flows, from, clock }).await?;
+    let service = service::start(Plan { config, catalog, flows, from, clock, origin: None }).await?;
     let mut events = service.handle.worker.subscribe();
     if out.is_human() {
         out.say(&format!("ready on http://{}", service.address));

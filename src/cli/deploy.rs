@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use super::load::{self, Loaded, Site, Texts};
 use super::runs;
@@ -67,6 +68,8 @@ pub(super) struct Library {
     catalog: Arc<Catalog>,
     site: Site,
     shelf: Arc<Shelf>,
+    /// Told when a flow is not what was deployed: then what is known of the flows is to be made afresh.
+    doubt: Arc<Notify>,
 }
 
 impl Compile for Library {
@@ -74,6 +77,18 @@ impl Compile for Library {
         if let Some(flow) = self.shelf.get(&card.version) {
             return Ok(flow);
         }
+        let flow = self.checked(card).inspect_err(|error| {
+            tracing::error!(flow = %card.name, error, "a deployed flow could not be compiled: all flows are read again");
+            self.doubt.notify_one();
+        })?;
+        self.shelf.put(&flow);
+        Ok(flow)
+    }
+}
+
+impl Library {
+    /// The flow checked in full; whatever was known of it before must still be so.
+    fn checked(&self, card: &Card) -> Result<Arc<CheckedFlow>, String> {
         let file = self.files.get(&card.name).and_then(|index| self.texts.files.get(*index));
         let file = file.ok_or_else(|| format!("the flow {} has no file", card.name))?;
         let (flow, faults) = load::check_one(file, &self.texts, &self.catalog, &self.site);
@@ -84,10 +99,15 @@ impl Compile for Library {
         if Card::of(&flow, faults.len()) != *card {
             return Err(format!("the flow {} is not what was deployed; nothing of it runs", card.name));
         }
-        let flow = Arc::new(flow);
-        self.shelf.put(&flow);
-        Ok(flow)
+        Ok(Arc::new(flow))
     }
+}
+
+/// What stays from one deployment to the next.
+#[derive(Clone, Default)]
+pub(super) struct Stock {
+    pub(super) shelf: Arc<Shelf>,
+    pub(super) doubt: Arc<Notify>,
 }
 
 /// When a flow began, and since when it is away.
@@ -157,7 +177,7 @@ pub(super) fn deploy(
     loaded: Loaded,
     config: &Config,
     catalog: &Arc<Catalog>,
-    shelf: Arc<Shelf>,
+    stock: Stock,
     mut activations: Activations,
     (from, now): (Option<Timestamp>, Timestamp),
 ) -> (Deployment, Activations) {
@@ -165,7 +185,9 @@ pub(super) fn deploy(
     let given = given(config);
     let files = loaded.flows.iter().map(|(card, file)| (Arc::clone(&card.name), *file)).collect();
     let (texts, site) = (loaded.texts, Site::of(config));
-    let library: Arc<dyn Compile> = Arc::new(Library { texts, files, catalog: Arc::clone(catalog), site, shelf });
+    let Stock { shelf, doubt } = stock;
+    let library: Arc<dyn Compile> =
+        Arc::new(Library { texts, files, catalog: Arc::clone(catalog), site, shelf, doubt });
     let flows = loaded.flows.into_iter().map(|(card, _)| {
         let mode = mode(&given, &card);
         let activated = activations.at(&card.name).unwrap_or(now);

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use crate::catalog::{Catalog, ConnectionKind};
 use crate::check::{self, Card, CheckedFlow, World};
@@ -40,6 +41,21 @@ pub(super) struct File {
     pub(super) source: Arc<Source>,
     /// The folder that what it includes lies below.
     pub(super) folder: PathBuf,
+    stamp: Stamp,
+}
+
+/// What tells a file that was written to from one that was not.
+type Stamp = Option<(u64, SystemTime)>;
+
+fn stamp(path: &Path) -> Stamp {
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.len(), meta.modified().ok()?))
+}
+
+/// An included file as it was first read.
+struct Included {
+    text: Result<Arc<str>, String>,
+    stamp: Stamp,
 }
 
 /// The texts of one moment: flow files, and what they include as it was first read. A flow that is compiled later is
@@ -47,7 +63,7 @@ pub(super) struct File {
 pub(super) struct Texts {
     pub(super) files: Vec<File>,
     by_name: HashMap<String, usize>,
-    included: Mutex<HashMap<PathBuf, Result<Arc<str>, String>>>,
+    included: Mutex<HashMap<PathBuf, Included>>,
 }
 
 impl Texts {
@@ -63,10 +79,18 @@ impl Texts {
         let key = folder.join(path);
         let included = || self.included.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = included().get(&key) {
-            return known.clone();
+            return known.text.clone();
         }
-        let read = include(folder, path).map(Arc::from);
-        included().entry(key).or_insert(read).clone()
+        let stamp = stamp(&key);
+        let text = include(folder, path).map(Arc::from);
+        included().entry(key).or_insert(Included { text, stamp }).text.clone()
+    }
+
+    /// Whether the files are still those that were read. One that somebody is writing may have been read half.
+    pub(super) fn settled(&self) -> bool {
+        let included = self.included.lock().unwrap_or_else(PoisonError::into_inner);
+        self.files.iter().all(|file| stamp(Path::new(&file.source.name)) == file.stamp)
+            && included.iter().all(|(path, known)| stamp(path) == known.stamp)
     }
 
     /// The file of the flow that a `call:` names.
@@ -102,10 +126,11 @@ pub(super) fn load(paths: &[PathBuf], catalog: &Catalog, site: &Site) -> Result<
     found.dedup();
     let mut files = vec![];
     for path in &found {
+        let stamp = stamp(path);
         match read(path) {
             Ok(text) => {
                 let folder = path.parent().unwrap_or(Path::new(".")).to_path_buf();
-                files.push(File { source: Source::new(path.display().to_string(), text), folder });
+                files.push(File { source: Source::new(path.display().to_string(), text), folder, stamp });
             }
             Err(message) => diagnostics.push(unreadable(path, message)),
         }

@@ -9,6 +9,7 @@ mod deploy;
 mod explain;
 mod load;
 mod out;
+mod reload;
 mod run;
 mod runs;
 mod sandbox;
@@ -17,6 +18,7 @@ mod service;
 mod start;
 mod status;
 mod triggers;
+mod watch;
 mod why;
 
 use std::path::{Path, PathBuf};
@@ -155,8 +157,11 @@ impl Global {
 
     /// The configuration; it must exist.
     fn config(&self) -> Result<Config, Error> {
-        let path = self.config.as_deref().unwrap_or(Path::new("config.yaml"));
-        Config::read_with(path, self.permissions())
+        Config::read_with(self.config_file(), self.permissions())
+    }
+
+    fn config_file(&self) -> &Path {
+        self.config.as_deref().unwrap_or(Path::new("config.yaml"))
     }
 
     /// The configuration where one was named or lies in the folder.

@@ -7,7 +7,9 @@ use jiff::Timestamp;
 
 use super::load::Site;
 use super::out::Out;
+use super::reload::{Hangup, Origin};
 use super::service::{self, Plan};
+use super::watch::{Watch, Watched};
 use super::{Global, load, log_to_stderr, since};
 use crate::catalog::Catalog;
 use crate::clock::Clock;
@@ -26,7 +28,16 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, Error> {
     log_to_stderr(out);
+    super::runtime()?.block_on(serve(args, global, out))
+}
+
+async fn serve(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, Error> {
+    // First of all: without a listener, SIGHUP ends the process.
+    let hangup = Hangup::listen()?;
     let config = global.config()?;
+    let (file, permissions) = (global.config_file().to_path_buf(), global.permissions());
+    // Before the files are read, so that no change in between is missed.
+    let watch = Watch::new(Watched::of(&file, &[&config]));
     let catalog = Arc::new(Catalog::builtin()?);
     let loaded = load::load(&config.flows, &catalog, &Site::of(&config))?;
     if loaded.errors() > 0 {
@@ -41,16 +52,14 @@ pub(super) fn run(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, E
             );
         }
     }
-    let runtime = super::runtime()?;
-    runtime.block_on(async {
-        let plan = Plan { config, catalog, flows: loaded, from: args.from, clock: Clock::system() };
-        let service = service::start(plan).await?;
-        out.say(&format!("ready on http://{}", service.address));
-        stopped().await;
-        out.say("stopping");
-        service.drain(DRAIN).await;
-        Ok(ExitCode::Ok)
-    })
+    let origin = Some(Origin { file, permissions, hangup, watch });
+    let plan = Plan { config, catalog, flows: loaded, from: args.from, clock: Clock::system(), origin };
+    let service = service::start(plan).await?;
+    out.say(&format!("ready on http://{}", service.address));
+    stopped().await;
+    out.say("stopping");
+    service.drain(DRAIN).await;
+    Ok(ExitCode::Ok)
 }
 
 /// Waits for ctrl-c or SIGTERM.

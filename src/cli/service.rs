@@ -11,19 +11,22 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::deploy::{Activations, Pinned, deploy};
+use super::deploy::{Activations, Pinned, Stock, deploy};
 use super::load::Loaded;
-use super::{control, runs};
+use super::reload::{History, Running};
+use super::{control, reload, runs};
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::connector::client::Client;
-use crate::console;
+use crate::console::{self, PublicHost};
 use crate::error::Error;
+use crate::flow::model::Mode;
 use crate::guard::{Guard, limits};
 use crate::journal::sqlite::SqliteStore;
 use crate::journal::{self, Store};
 use crate::trigger::alert_poll::{Fetch, Pollers};
+use crate::trigger::webhook::Keys;
 use crate::trigger::{Flows, Gate, Intake, Phase, schedule, sweep, webhook};
 use crate::worker::{Deps, Registry, RunEvent, Worker};
 
@@ -38,6 +41,8 @@ pub(super) struct Plan {
     /// Where polls begin, instead of the stored watermarks.
     pub(super) from: Option<Timestamp>,
     pub(super) clock: Clock,
+    /// Where it is read again from while it runs, if it is.
+    pub(super) origin: Option<reload::Origin>,
 }
 
 /// What control and tests reach into.
@@ -47,6 +52,8 @@ pub(super) struct Handle {
     pub(super) catalog: Arc<Catalog>,
     pub(super) fetch: Arc<dyn Fetch>,
     pub(super) worker: Worker,
+    pub(super) history: Arc<History>,
+    pub(super) since: Timestamp,
 }
 
 /// A service that runs.
@@ -61,31 +68,22 @@ pub(super) struct Service {
 
 /// Starts everything; returns when webhooks are answered and polls have begun.
 pub(super) async fn start(plan: Plan) -> Result<Service, Error> {
-    let Plan { config, catalog, flows, from, clock } = plan;
-    let unknown = config.poll.keys().find(|name| !catalog.triggers.contains_key(name.as_str()));
-    if let Some(name) = unknown {
-        return Err(Error::config(format!("poll.{name}: there is no such trigger type")));
+    let Plan { config, catalog, flows, from, clock, origin } = plan;
+    if let Some(fault) = reload::unknown_triggers(&config, &catalog).into_iter().next() {
+        return Err(Error::config(fault));
     }
-    let listener = TcpListener::bind(config.listen).await.map_err(|error| {
-        Error::unavailable(format!("listening on {}: {error}", config.listen))
-            .help("is another watchfloor running? `server.listen` sets another port")
-    })?;
-    let address = listener.local_addr().map_err(|error| Error::unavailable(format!("listening: {error}")))?;
+    let (listener, address) = listen(config.listen).await?;
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.store).map_err(runs::failed)?);
     let client = Client::open(&config, Arc::clone(&catalog), clock.clone())?;
+    let keys = Keys::open(&config.webhooks).map_err(|mut faults| faults.swap_remove(0))?;
+    let now = clock.now();
     let horizon = limits::horizon(&config.limits, flows.flows.iter().flat_map(|(card, _)| &card.limits));
-    let before = Activations::read(&*store, &flows.flows)?;
-    let times = (from, clock.now());
-    let (deployment, activations) = deploy(flows, &config, &catalog, Arc::default(), before.clone(), times);
-    if activations != before {
-        journal::commit(&*store, vec![activations.op()?]).await.map_err(runs::failed)?;
-    }
-    let deployed = Flows::new(deployment);
+    let recent = store.reservations(now.checked_sub(horizon).unwrap_or(Timestamp::UNIX_EPOCH)).map_err(runs::failed)?;
+    let stock = Stock::default();
+    let (flows, activations) = begin(&*store, flows, &config, &catalog, stock.clone(), (from, now)).await?;
     let open = open_runs(&*store).map_err(runs::failed)?;
     let gate = Arc::new(Gate::new(open, config.max_backlog));
-    let since = clock.now().checked_sub(horizon).unwrap_or(Timestamp::UNIX_EPOCH);
-    let recent = store.reservations(since).map_err(runs::failed)?;
-    let pinned = Arc::new(Pinned::new(Arc::clone(&store), deployed.clone(), Arc::clone(&catalog)));
+    let pinned = Arc::new(Pinned::new(Arc::clone(&store), flows.clone(), Arc::clone(&catalog)));
     let worker = Worker::start(Deps {
         store: Arc::clone(&store),
         client: Arc::new(client.clone()),
@@ -100,30 +98,91 @@ pub(super) async fn start(plan: Plan) -> Result<Service, Error> {
         let worker = worker.clone();
         Box::new(move |rows| worker.accepted(rows))
     };
-    let intake = Arc::new(Intake::new(Arc::clone(&store), deployed, clock.clone(), Arc::clone(&gate), hand_over));
+    let intake = Intake::new(Arc::clone(&store), flows.clone(), clock.clone(), Arc::clone(&gate), hand_over);
+    let intake = Arc::new(intake);
     // Before anything else is begun, so that few ends are missed; `count_ends` makes up for those.
     let ends = worker.subscribe();
-    let fetch: Arc<dyn Fetch> = Arc::new(client);
-    let handle = Handle { intake: Arc::clone(&intake), catalog, fetch, worker: worker.clone() };
+    let (history, host) = (Arc::new(History::default()), PublicHost::default());
+    host.set(reload::public_host(&config).as_deref());
+    let handle = Handle {
+        intake: Arc::clone(&intake),
+        catalog: Arc::clone(&catalog),
+        fetch: Arc::new(client.clone()),
+        worker: worker.clone(),
+        history: Arc::clone(&history),
+        since: now,
+    };
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let (published, token) = control::publish(&config.store, &format!("http://{address}"))?;
-    let router = router(&config, &handle, token, Arc::clone(&store), pinned)?;
-    let stopped = stop.clone();
-    tasks.spawn(async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(async move { stopped.cancelled().await });
-        if let Err(error) = served.await {
-            tracing::error!(%error, "serving HTTP ended");
-        }
-    });
-    tasks.spawn(count_ends(ends, Arc::clone(&store), gate, stop.clone()));
-    let (catalog, fetch) = (Arc::clone(&handle.catalog), Arc::clone(&handle.fetch));
-    let pollers = Pollers::start(Arc::clone(&intake), catalog, fetch, from, tasks.clone(), stop.clone());
-    tasks.spawn(pollers.map_err(runs::failed)?.run());
-    let (catalog, fetch) = (Arc::clone(&handle.catalog), Arc::clone(&handle.fetch));
-    tasks.spawn(sweep::run(Arc::clone(&intake), catalog, fetch, stop.clone()));
-    tasks.spawn(schedule::run(Arc::clone(&intake), stop.clone()));
+    let router = router(&handle, token, Arc::clone(&store), pinned, (keys.clone(), host.clone()));
+    tasks.spawn(serve(listener, router, stop.clone()));
+    tasks.spawn(count_ends(ends, Arc::clone(&store), Arc::clone(&gate), stop.clone()));
+    trigger(&handle, from, &tasks, &stop)?;
+    if let Some(origin) = origin {
+        let store = Arc::clone(&store);
+        #[rustfmt::skip]
+        let running = Running {
+            config, activations, stock, store, catalog, client, worker, flows, keys, gate, host, clock, history,
+        };
+        tasks.spawn(reload::run(running, origin, stop.clone()));
+    }
     intake.gate.enter(Phase::Serving);
     Ok(Service { address, handle, store, stop, tasks, published })
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+    let listener = TcpListener::bind(address).await.map_err(|error| {
+        Error::unavailable(format!("listening on {address}: {error}"))
+            .help("is another watchfloor running? `server.listen` sets another port")
+    })?;
+    let address = listener.local_addr().map_err(|error| Error::unavailable(format!("listening: {error}")))?;
+    Ok((listener, address))
+}
+
+/// Begins what starts runs by itself.
+fn trigger(
+    handle: &Handle,
+    from: Option<Timestamp>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<(), Error> {
+    let shared = || (Arc::clone(&handle.intake), Arc::clone(&handle.catalog), Arc::clone(&handle.fetch));
+    let (intake, catalog, fetch) = shared();
+    let pollers = Pollers::start(intake, catalog, fetch, from, tasks.clone(), stop.clone());
+    tasks.spawn(pollers.map_err(runs::failed)?.run());
+    let (intake, catalog, fetch) = shared();
+    tasks.spawn(sweep::run(Arc::clone(&intake), catalog, fetch, stop.clone()));
+    tasks.spawn(schedule::run(intake, stop.clone()));
+    Ok(())
+}
+
+async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+    let served = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
+    if let Err(error) = served.await {
+        tracing::error!(%error, "serving HTTP ended");
+    }
+}
+
+/// The flows of the start, with when each began on disk.
+async fn begin(
+    store: &dyn Store,
+    flows: Loaded,
+    config: &Config,
+    catalog: &Arc<Catalog>,
+    stock: Stock,
+    times: (Option<Timestamp>, Timestamp),
+) -> Result<(Flows, Activations), Error> {
+    let before = Activations::read(store, &flows.flows)?;
+    let (deployment, activations) = deploy(flows, config, catalog, stock, before.clone(), times);
+    if activations != before {
+        journal::commit(store, vec![activations.op()?]).await.map_err(runs::failed)?;
+    }
+    for deployed in deployment.iter() {
+        tracing::debug!(flow = %deployed.name(), mode = ?deployed.mode, trigger = %deployed.card.trigger, "deployed");
+    }
+    let (flows, live) = (deployment.iter().len(), deployment.iter().filter(|it| it.mode == Mode::Live).count());
+    tracing::info!(flows, live, "deployed");
+    Ok((Flows::new(deployment), activations))
 }
 
 impl Service {
@@ -177,18 +236,15 @@ fn open_runs(store: &dyn Store) -> Result<u64, journal::StoreError> {
 }
 
 fn router(
-    config: &Config,
     handle: &Handle,
     token: String,
     store: Arc<dyn Store>,
     pinned: Arc<Pinned>,
-) -> Result<Router, Error> {
+    (keys, host): (Keys, PublicHost),
+) -> Router {
     let flow = move |name: &str, version: &str| pinned.flow(name, version);
     let pages = console::routes(console::Pages { store, flow: Arc::new(flow) });
-    let router = pages
-        .merge(webhook::routes(Arc::clone(&handle.intake), &config.webhooks)?)
-        .merge(control::routes(token, handle.clone()));
-    let public = config.public_url.as_deref().and_then(|url| reqwest::Url::parse(url).ok());
-    let public = public.and_then(|url| url.host_str().map(str::to_owned));
-    Ok(console::guarded(router, public))
+    let router =
+        pages.merge(webhook::routes(Arc::clone(&handle.intake), keys)).merge(control::routes(token, handle.clone()));
+    console::guarded(router, host)
 }

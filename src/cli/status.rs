@@ -1,8 +1,8 @@
-//! `status`: how many runs stand where, and whether a service works on them.
+//! `status`: how many runs stand where, and how the service that works on them is.
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
-use super::out::{Out, safe};
+use super::out::{Out, cell, safe};
 use super::{Global, control, runs};
 use crate::error::{Error, ExitCode};
 use crate::journal::Store;
@@ -19,7 +19,7 @@ pub(super) fn run(global: &Global, out: &Out) -> Result<ExitCode, Error> {
     let late = sweep::found(&store).map_err(runs::failed)?;
     if out.is_human() {
         match &service {
-            Some(url) => out.line(&safe(&format!("service   running, {url}"))),
+            Some((url, said)) => tell(url, said, out),
             None => out.line("service   not running"),
         }
         for (status, n) in &counts {
@@ -43,7 +43,30 @@ pub(super) fn run(global: &Global, out: &Out) -> Result<ExitCode, Error> {
     } else {
         let runs: serde_json::Map<_, _> =
             counts.iter().map(|(status, n)| (status.as_str().to_owned(), json!(n))).collect();
-        out.json(&json!({ "running": service.is_some(), "url": service, "runs": runs, "attention": attention, "late": late }));
+        let url = service.as_ref().map(|(url, _)| url);
+        let mut answer =
+            json!({ "running": url.is_some(), "url": url, "runs": runs, "attention": attention, "late": late });
+        if let (Some(members), Some((_, Json::Object(said)))) = (answer.as_object_mut(), &service) {
+            members.extend(said.clone());
+        }
+        out.json(&answer);
     }
     Ok(if service.is_some() { ExitCode::Ok } else { ExitCode::Unavailable })
+}
+
+/// What the service says of itself, a line for each thing.
+fn tell(url: &str, said: &Json, out: &Out) {
+    let at = |path: &str| said.pointer(path).map_or_else(String::new, |value| cell(&json!({ "it": value }), "it"));
+    let line = |label: &str, text: String| out.line(&format!("{label:<9} {}", safe(&text)));
+    line("service", format!("running, {url}, version {} since {}", at("/version"), at("/since")));
+    line("flows", format!("{} live, {} in shadow", at("/flows/live"), at("/flows/shadow")));
+    if let Some(last) = said.get("last_reload").filter(|last| !last.is_null()) {
+        let (when, text) = (at("/last_reload/at"), at("/last_reload/text"));
+        let ok = last.get("ok") == Some(&Json::Bool(true));
+        line("reload", if ok { format!("{when}: {text}") } else { format!("the last reload failed: {text} ({when})") });
+        for fault in last.get("faults").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str) {
+            line("", fault.to_owned());
+        }
+    }
+    line("backlog", format!("{} of at most {} open runs", at("/backlog/open"), at("/backlog/max")));
 }

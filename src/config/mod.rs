@@ -32,6 +32,8 @@ pub struct Config {
     pub listen: std::net::SocketAddr,
     /// Without it `run.url` is not available.
     pub public_url: Option<String>,
+    /// Whether a change of the files is a reload by itself.
+    pub watch: bool,
     pub connections: BTreeMap<Arc<str>, Connection>,
     pub webhooks: BTreeMap<Arc<str>, WebhookAuth>,
     pub limits: Limits,

@@ -54,6 +54,14 @@ pub(super) struct Store {
 pub(super) struct Server {
     pub(super) listen: Option<String>,
     pub(super) public_url: Option<String>,
+    pub(super) watch: Option<OnOff>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum OnOff {
+    On,
+    Off,
 }
 
 #[derive(Debug, Deserialize)]

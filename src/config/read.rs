@@ -159,6 +159,7 @@ impl Checker<'_> {
 
     fn config(&self, raw: raw::File) -> Result<Config, Error> {
         self.not_yet(&raw)?;
+        let watch = raw.server.as_ref().and_then(|server| server.watch) != Some(raw::OnOff::Off);
         let (listen, public_url) = self.server(raw.server)?;
         let public = public_url.as_deref().is_some_and(beyond_this_machine);
         let connections = raw.connections.into_iter().map(|(name, connection)| {
@@ -180,6 +181,7 @@ impl Checker<'_> {
             flow_modes: raw.flow_modes,
             listen,
             public_url,
+            watch,
             connections,
             webhooks: self.webhooks(raw.webhooks, public)?,
             limits: self.limits(raw.limits)?,
@@ -217,7 +219,7 @@ impl Checker<'_> {
     }
 
     fn server(&self, raw: Option<raw::Server>) -> Result<(SocketAddr, Option<String>), Error> {
-        let raw = raw.unwrap_or(raw::Server { listen: None, public_url: None });
+        let raw = raw.unwrap_or(raw::Server { listen: None, public_url: None, watch: None });
         let text = raw.listen.as_deref().unwrap_or(DEFAULT_LISTEN);
         let listen: SocketAddr = text
             .replace("localhost", "127.0.0.1")

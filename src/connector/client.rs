@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt, Shared, WeakShared};
@@ -55,10 +55,10 @@ impl Sends for Client {
     }
 }
 
-/// All connections of a configuration, opened. Cloning shares them.
+/// All connections of a configuration, opened. Cloning shares them, and a reload changes them for all clones at once.
 #[derive(Clone)]
 pub struct Client {
-    inner: Arc<Inner>,
+    inner: Arc<RwLock<Arc<Inner>>>,
 }
 
 struct Inner {
@@ -80,13 +80,27 @@ type Pending = WeakShared<BoxFuture<'static, Arc<Done>>>;
 impl Client {
     /// Opens every connection: resolves its secrets, reads its roots of trust, parses its addresses. Nothing is sent.
     pub fn open(config: &Config, catalog: Arc<Catalog>, clock: Clock) -> Result<Client, Error> {
-        let plain = conn::plain(config)?;
-        let mut connections = BTreeMap::new();
-        for (name, connection) in &config.connections {
-            connections.insert(Arc::clone(name), Arc::new(Conn::open(connection, config, &plain, &clock)?));
-        }
-        let (shared, kept) = (Mutex::default(), Mutex::default());
-        Ok(Client { inner: Arc::new(Inner { catalog, clock, connections, shared, kept }) })
+        Inner::open(config, catalog, clock, &BTreeMap::new())
+            .map_err(|mut faults| faults.swap_remove(0))
+            .map(|inner| Client { inner: Arc::new(RwLock::new(Arc::new(inner))) })
+    }
+
+    /// Opens the connections of another configuration. How fast a connection was asked until now still counts there. The
+    /// errors are all that are wrong.
+    pub fn reopen(&self, config: &Config) -> Result<Client, Vec<Error>> {
+        let now = self.now();
+        Inner::open(config, Arc::clone(&now.catalog), now.clock.clone(), &now.connections)
+            .map(|inner| Client { inner: Arc::new(RwLock::new(Arc::new(inner))) })
+    }
+
+    /// Takes over the connections of another client. Calls in flight end on those that they began with.
+    pub fn adopt(&self, other: &Client) {
+        let other = other.now();
+        *self.inner.write().unwrap_or_else(PoisonError::into_inner) = other;
+    }
+
+    fn now(&self) -> Arc<Inner> {
+        Arc::clone(&self.inner.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Sends one attempt. Never panics; ends within the call's time limit once it has its rate token.
@@ -96,7 +110,7 @@ impl Client {
     }
 
     pub(super) fn go(&self, tag: String, call: Call) -> BoxFuture<'static, Reply> {
-        let inner = Arc::clone(&self.inner);
+        let inner = self.now();
         Box::pin(async move {
             let done = match AssertUnwindSafe(inner.attempt(&call, tag)).catch_unwind().await {
                 Ok(done) => done,
@@ -110,7 +124,7 @@ impl Client {
     /// Reads for pollers and for look-ups of protected assets; always asks afresh. Refuses every action whose effect is
     /// not `read`. A list is read to its end, over all its pages, unless the caller gives `skip` and so pages by itself.
     pub fn fetch(&self, connection: &str, action: &str, inputs: Map) -> BoxFuture<'static, Result<Value, Outcome>> {
-        let inner = Arc::clone(&self.inner);
+        let inner = self.now();
         let found = inner
             .catalog
             .action(action)
@@ -146,6 +160,29 @@ impl Client {
 }
 
 impl Inner {
+    fn open(
+        config: &Config,
+        catalog: Arc<Catalog>,
+        clock: Clock,
+        before: &BTreeMap<Arc<str>, Arc<Conn>>,
+    ) -> Result<Inner, Vec<Error>> {
+        let plain = conn::plain(config).map_err(|error| vec![error])?;
+        let (mut connections, mut faults) = (BTreeMap::new(), vec![]);
+        for (name, connection) in &config.connections {
+            let limits =
+                before.get(name).map(|conn| &conn.limits).filter(|it| it.fit(connection.kind, connection.rate));
+            match Conn::open(connection, config, &plain, &clock, limits.cloned()) {
+                Ok(conn) => drop(connections.insert(Arc::clone(name), Arc::new(conn))),
+                Err(error) => faults.push(error),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let (shared, kept) = (Mutex::default(), Mutex::default());
+        Ok(Inner { catalog, clock, connections, shared, kept })
+    }
+
     async fn attempt(self: &Arc<Self>, call: &Call, tag: String) -> Arc<Done> {
         let conn = match self.conn(&call.connection, &call.action) {
             Ok(conn) => conn,

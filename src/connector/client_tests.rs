@@ -118,6 +118,7 @@ pub(super) fn open(connection: Connection) -> Result<Client, crate::error::Error
         mode: Mode::Live,
         flow_modes: BTreeMap::new(),
         listen: "127.0.0.1:0".parse().unwrap(),
+        watch: false,
         public_url: None,
         connections: BTreeMap::from([("c".into(), connection)]),
         webhooks: BTreeMap::new(),

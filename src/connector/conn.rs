@@ -27,7 +27,7 @@ pub(super) struct Conn {
     base: Option<Url>,
     http: reqwest::Client,
     auth: Auth,
-    pub(super) limits: Limits,
+    pub(super) limits: Arc<Limits>,
     pub(super) mailer: Option<Mailer>,
     /// Fixed headers of an `http` connection.
     headers: HeaderMap,
@@ -70,6 +70,7 @@ impl Conn {
         config: &Config,
         plain: &reqwest::Client,
         clock: &Clock,
+        limits: Option<Arc<Limits>>,
     ) -> Result<Self, Error> {
         let name = &connection.name;
         let mut scrubber = Scrubber::default();
@@ -119,7 +120,7 @@ impl Conn {
             base,
             http,
             auth,
-            limits: Limits::new(connection.kind, connection.rate),
+            limits: limits.unwrap_or_else(|| Arc::new(Limits::new(connection.kind, connection.rate))),
             mailer,
             headers,
             scrubber,

@@ -79,6 +79,11 @@ impl Limits {
         Limits { kind, rate, classes: std::sync::Mutex::default(), whole }
     }
 
+    /// Whether these are the limits of such a connection.
+    pub(super) fn fit(&self, kind: ConnectionKind, rate: Rate) -> bool {
+        self.kind == kind && self.rate == rate
+    }
+
     /// The bucket of a class; `None` with `rate: off`.
     pub(super) fn class(&self, class: &Arc<str>) -> Option<Arc<Limiter>> {
         // What a person wrote replaces the documented limits of the connection, but not those of narrower classes.

@@ -6,7 +6,7 @@
 mod pages;
 pub mod timeline;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::Router;
 use axum::extract::{Path, Query, Request, State};
@@ -45,11 +45,24 @@ pub fn routes(pages: Pages) -> Router {
         .with_state(pages)
 }
 
+/// The host name of `server.public_url`, which a reload may change. Cloning shares it.
+#[derive(Clone, Default)]
+pub struct PublicHost(Arc<RwLock<Option<Arc<str>>>>);
+
+impl PublicHost {
+    pub fn set(&self, host: Option<&str>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = host.map(Arc::from);
+    }
+
+    fn now(&self) -> Option<Arc<str>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// Adds what holds for every route: the check of the host, and the headers.
-pub fn guarded(router: Router, public_host: Option<String>) -> Router {
-    let public_host: Option<Arc<str>> = public_host.map(Arc::from);
+pub fn guarded(router: Router, public_host: PublicHost) -> Router {
     router.layer(middleware::from_fn(move |request: Request, next: Next| {
-        let public_host = public_host.clone();
+        let public_host = public_host.now();
         async move {
             if !known_host(&request, public_host.as_deref()) {
                 return (StatusCode::MISDIRECTED_REQUEST, "this host name is not served here").into_response();

@@ -64,9 +64,16 @@ impl Limits {
         limits
     }
 
-    /// Replaces the windows and keeps what was used.
-    pub fn reload(&mut self, config: config::Limits) {
-        self.config = config;
+    /// Replaces the windows and keeps what was used. `recent` are the reservations of at least the last `horizon` of the new
+    /// windows: a longer window counts what the shorter one had let go.
+    pub fn reload(&mut self, config: config::Limits, recent: Vec<Reservation>) {
+        let before = std::mem::take(&mut self.uses);
+        let held = before.into_iter().flat_map(|(scope, uses)| {
+            uses.order.into_iter().map(move |(at, key)| Reservation { scope: scope.clone(), key, at })
+        });
+        // What was reserved a moment ago may not be on disk yet; a use that is in both counts once, at its first time.
+        let next = Limits::new(config, held.chain(recent).collect());
+        *self = Limits { seen: self.seen.max(next.seen), ..next };
     }
 
     /// Takes a place for each key in every window that a call counts against, or none at all. What is returned must be
@@ -129,7 +136,8 @@ impl Limits {
 impl Uses {
     /// `at` is never earlier than the last one.
     fn add(&mut self, key: String, at: Timestamp) {
-        if self.keys.insert(key.clone(), at).is_none() {
+        if let std::collections::btree_map::Entry::Vacant(free) = self.keys.entry(key.clone()) {
+            free.insert(at);
             self.order.push_back((at, key));
         }
     }
@@ -286,6 +294,18 @@ mod tests {
         assert!(take(&mut limits, "mde", "c", 20).is_err());
         assert!(take(&mut limits, "mde", "c", -100_000).is_err());
         assert!(take(&mut limits, "mde", "b", -100_000).is_ok(), "its place is still its own");
+    }
+
+    #[test]
+    fn a_longer_window_counts_what_the_shorter_one_had_let_go() {
+        let mut limits = Limits::new(config(&[(1, 60)]), vec![]);
+        let mut rows = recent(&take(&mut limits, "mde", "a", 0).unwrap());
+        rows.extend(recent(&take(&mut limits, "mde", "b", 100).unwrap()));
+        // The newest use is not on disk yet.
+        limits.reload(config(&[(2, 600)]), rows.into_iter().filter(|row| row.key == "a").collect());
+        assert!(take(&mut limits, "mde", "c", 110).is_err());
+        assert!(take(&mut limits, "mde", "b", 111).is_ok(), "its place is its own");
+        assert!(take(&mut limits, "mde", "c", 600).is_ok());
     }
 
     #[test]

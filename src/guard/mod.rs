@@ -108,9 +108,9 @@ impl Guard {
         }
     }
 
-    /// Takes over a changed configuration; what was used stays used.
-    pub fn reload(&mut self, config: &Config) {
-        self.limits.reload(config.limits.clone());
+    /// Takes over a changed configuration; what was used stays used. `recent` as for `new`, by the new windows.
+    pub fn reload(&mut self, config: &Config, recent: Vec<Reservation>) {
+        self.limits.reload(config.limits.clone(), recent);
         self.on_limit = config.limits.on_limit;
         self.protected = config.protected.clone();
         self.fresh_for = config.fresh_for;

@@ -167,7 +167,7 @@ fn limits_outlive_a_restart_and_a_reload() {
         }));
     }
     let mut second = Guard::new(&config(OPEN), rows);
-    second.reload(&config(OPEN));
+    second.reload(&config(OPEN), vec![]);
     for guard in [&mut first, &mut second] {
         let third = decided(guard.check(&asker(), &Call { path: "/c".into(), ..isolate() }, &[]));
         assert!(matches!(third.verdict, Verdict::Ask { .. }), "{third:?}");

@@ -96,6 +96,7 @@ fn configuration(store: PathBuf, flows: PathBuf, connections: impl IntoIterator<
         mode: Mode::Live,
         flow_modes: BTreeMap::new(),
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        watch: false,
         public_url: None,
         connections,
         webhooks: BTreeMap::new(),

@@ -14,13 +14,13 @@ pub enum Phase {
 pub struct Gate {
     phase: AtomicU8,
     open: AtomicU64,
-    max: u64,
+    max: AtomicU64,
 }
 
 impl Gate {
     /// `open` is how many runs in the store are not final.
     pub fn new(open: u64, max: u64) -> Self {
-        Gate { phase: AtomicU8::new(0), open: AtomicU64::new(open), max }
+        Gate { phase: AtomicU8::new(0), open: AtomicU64::new(open), max: AtomicU64::new(max) }
     }
 
     pub fn phase(&self) -> Phase {
@@ -45,7 +45,15 @@ impl Gate {
     }
 
     pub fn is_full(&self) -> bool {
-        self.open_runs() >= self.max
+        self.open_runs() >= self.max()
+    }
+
+    pub fn max(&self) -> u64 {
+        self.max.load(Ordering::Relaxed)
+    }
+
+    pub fn set_max(&self, max: u64) {
+        self.max.store(max, Ordering::Relaxed);
     }
 
     /// Why nothing new is taken now; `None` where it is.

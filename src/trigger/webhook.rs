@@ -3,8 +3,8 @@
 //! Only declared fields are kept. A call's credential never reaches the journal.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -38,32 +38,63 @@ enum Auth {
     None,
 }
 
+/// How each webhook tells its callers, with its secret resolved. Cloning shares them.
+#[derive(Clone)]
+pub struct Keys(Arc<RwLock<Arc<ByName>>>);
+
+type ByName = BTreeMap<Arc<str>, Auth>;
+
+impl Keys {
+    /// Resolves the secrets. The errors are all that are wrong.
+    pub fn open(configured: &BTreeMap<Arc<str>, WebhookAuth>) -> Result<Keys, Vec<Error>> {
+        let resolve = |name: &str, secret: &crate::config::SecretRef| {
+            secret.resolve().map_err(|error| Error::config(format!("opening the webhook {name}: {error}")))
+        };
+        let (mut auth, mut faults) = (BTreeMap::new(), vec![]);
+        for (name, how) in configured {
+            let how = match how {
+                WebhookAuth::Bearer(secret) => resolve(name, secret).map(Auth::Bearer),
+                WebhookAuth::Hmac(secret) => resolve(name, secret).map(Auth::Hmac),
+                WebhookAuth::None => Ok(Auth::None),
+            };
+            match how {
+                Ok(how) => drop(auth.insert(Arc::clone(name), how)),
+                Err(error) => faults.push(error),
+            }
+        }
+        if faults.is_empty() { Ok(Keys::from(auth)) } else { Err(faults) }
+    }
+
+    /// Takes over other keys; a call that is being read is judged by those it came in under.
+    pub fn adopt(&self, other: &Keys) {
+        let other = other.now();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = other;
+    }
+
+    fn now(&self) -> Arc<ByName> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl From<ByName> for Keys {
+    fn from(auth: ByName) -> Self {
+        Keys(Arc::new(RwLock::new(Arc::new(auth))))
+    }
+}
+
 struct Hooks {
     intake: Arc<Intake>,
-    auth: BTreeMap<Arc<str>, Auth>,
+    keys: Keys,
     /// Tells deliveries of one instant apart.
     count: AtomicU64,
     /// Tells this process from the one before it.
     session: String,
 }
 
-/// The routes, with every webhook's secret resolved.
-pub fn routes(intake: Arc<Intake>, configured: &BTreeMap<Arc<str>, WebhookAuth>) -> Result<Router, Error> {
-    let resolve = |name: &str, secret: &crate::config::SecretRef| {
-        secret.resolve().map_err(|error| Error::config(format!("opening the webhook {name}: {error}")))
-    };
-    let mut auth = BTreeMap::new();
-    for (name, how) in configured {
-        let how = match how {
-            WebhookAuth::Bearer(secret) => Auth::Bearer(resolve(name, secret)?),
-            WebhookAuth::Hmac(secret) => Auth::Hmac(resolve(name, secret)?),
-            WebhookAuth::None => Auth::None,
-        };
-        auth.insert(Arc::clone(name), how);
-    }
+pub fn routes(intake: Arc<Intake>, keys: Keys) -> Router {
     let session = intake.clock.now().as_nanosecond().to_string();
-    let hooks = Arc::new(Hooks { intake, auth, count: AtomicU64::new(0), session });
-    Ok(Router::new().route("/hooks/{name}", post(deliver)).with_state(hooks))
+    let hooks = Arc::new(Hooks { intake, keys, count: AtomicU64::new(0), session });
+    Router::new().route("/hooks/{name}", post(deliver)).with_state(hooks)
 }
 
 /// A refusal: status and one sentence.
@@ -99,8 +130,8 @@ async fn deliver(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let (name, auth) = hooks
-        .auth
+    let keys = hooks.keys.now();
+    let (name, auth) = keys
         .get_key_value(name.as_str())
         .ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "there is no such webhook"))?;
     // A wrong token is refused before the body is read.
@@ -266,7 +297,7 @@ mod tests {
         let desk = Desk::new(vec![hooked]);
         let intake = Arc::clone(&desk.intake);
         let auth = BTreeMap::from([(Arc::from("w"), auth)]);
-        (desk, Arc::new(Hooks { intake, auth, count: AtomicU64::new(0), session: "s".into() }))
+        (desk, Arc::new(Hooks { intake, keys: Keys::from(auth), count: AtomicU64::new(0), session: "s".into() }))
     }
 
     async fn call(hooks: &Arc<Hooks>, name: &str, headers: &[(&'static str, &str)], body: &str) -> StatusCode {
@@ -328,7 +359,7 @@ mod tests {
         let mut desk = Desk::new(vec![hooked("a", "alertId"), hooked("b", "device")]);
         let intake = Arc::clone(&desk.intake);
         let auth = BTreeMap::from([(Arc::from("w"), Auth::None)]);
-        let hooks = Arc::new(Hooks { intake, auth, count: AtomicU64::new(0), session: "s".into() });
+        let hooks = Arc::new(Hooks { intake, keys: Keys::from(auth), count: AtomicU64::new(0), session: "s".into() });
         assert_eq!(call(&hooks, "w", &[], r#"{"alertId":"a","device":"d"}"#).await, 202);
         let seen: Vec<_> = desk.taken().iter().map(|row| (row.flow.to_string(), row.payload.to_json())).collect();
         let wanted = [("a", serde_json::json!({"alertId": "a"})), ("b", serde_json::json!({"device": "d"}))];

@@ -127,10 +127,17 @@ enum Msg {
     },
     /// A person's word about a run.
     Asked(letters::Asked),
+    Change {
+        change: Change,
+        done: oneshot::Sender<()>,
+    },
     Subscribe(mpsc::UnboundedSender<RunEvent>),
     Load(oneshot::Sender<Load>),
     Drain(oneshot::Sender<()>),
 }
+
+/// Something that must happen between two turns.
+pub type Change = Box<dyn FnOnce(&mut Deps) + Send>;
 
 /// How much is going on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -174,6 +181,14 @@ impl Worker {
         let (answer, receiver) = oneshot::channel();
         self.tell(Msg::Asked(letters::Asked { run, word, by, reason, answer }));
         receiver.await.unwrap_or_else(|_| Err("the service is stopping".to_owned()))
+    }
+
+    /// Changes what the loop works with, between two turns: no decision is taken half by the old rules and half by the new.
+    /// The change must not block. False where the loop has ended, and nothing was changed.
+    pub async fn change(&self, change: Change) -> bool {
+        let (done, receiver) = oneshot::channel();
+        self.tell(Msg::Change { change, done });
+        receiver.await.is_ok()
     }
 
     pub fn subscribe(&self) -> mpsc::UnboundedReceiver<RunEvent> {

@@ -110,6 +110,10 @@ impl Loop {
             Msg::Reload { run } => self.reload(run),
             Msg::Cancel { run, by, reason, answer } => self.cancel(run, by, reason, answer),
             Msg::Asked(asked) => self.asked(asked),
+            Msg::Change { change, done } => {
+                change(&mut self.deps);
+                let _ = done.send(());
+            }
             Msg::Subscribe(subscriber) => self.subscribers.push(subscriber),
             Msg::Load(answer) => {
                 let load = Load { queued: self.queue.len(), live: self.runs.len(), busy: self.busy };

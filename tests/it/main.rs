@@ -17,6 +17,7 @@ mod faults;
 mod invariants;
 mod matrix;
 mod polling;
+mod reload;
 mod safety;
 mod sandbox;
 mod sandbox_client;

@@ -139,6 +139,7 @@ fn config(folder: &Path, port: u16, password: &str, trusted: bool) -> Config {
         mode: Mode::Live,
         flow_modes: BTreeMap::new(),
         listen: "127.0.0.1:0".parse().unwrap(),
+        watch: false,
         public_url: None,
         connections: BTreeMap::from([("mail".into(), mail)]),
         webhooks: BTreeMap::new(),

@@ -127,7 +127,8 @@ impl Site {
         self.folder.path()
     }
 
-    fn write(&self, path: &str, text: &str) {
+    /// Writes a file as an editor does: whole, by its owner alone.
+    pub(crate) fn write(&self, path: &str, text: &str) {
         let path: PathBuf = self.folder.path().join(path);
         std::fs::write(&path, text).unwrap();
         #[cfg(unix)]
@@ -242,6 +243,12 @@ impl Service {
     /// What it wrote to stderr until now.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
+    }
+
+    /// SIGHUP: read everything again.
+    pub(crate) fn hangup(&self) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-HUP", &id]).status().unwrap().success());
     }
 
     /// kill -9, as a power cut would.
