@@ -61,7 +61,7 @@ pub fn call_key(run: &RunId, path: &str) -> String {
 /// What we write into a service's comment or external id, so that a later look-up finds our own effect:
 /// the first 16 hex digits of the key's SHA-256.
 pub fn tag(call_key: &str) -> String {
-    Sha256::digest(call_key.as_bytes())[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(call_key.as_bytes())[..8])
 }
 
 /// The first 16 bytes of the SHA-256 over parts, each with its length, so that no two lists of parts collide.
@@ -78,7 +78,13 @@ pub fn digest16(parts: &[&str]) -> [u8; 16] {
 
 /// Sixteen bytes as 32 lower-case hex digits.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::cx::Checker;
 use super::fields::given;
-use super::program::{ActionStep, Dyn, Keep, RetryOn, RetryPolicy, StepKind};
+use super::program::{ActionStep, Dyn, RetryOn, RetryPolicy, StepKind};
 use super::steps::{Compiled, Output};
 use crate::catalog::{Action, ConnectionKind, Context, Effect, Field, Param, Type, ids};
 use crate::diag::suggestion;
@@ -61,7 +61,7 @@ impl Checker<'_> {
                 with: Vec::new(),
                 retry: self.retry(entry.effect, retry.as_ref()),
                 confirm: self.confirm(&entry, confirm.as_ref()),
-                keep: Keep::Nothing,
+                keep: Arc::default(),
                 output,
                 look_action: entry.look.as_ref().and_then(|look| self.world.catalog.action(&look.action)).cloned(),
                 confirm_action: entry.confirm.as_ref().and_then(|it| self.world.catalog.action(&it.action)).cloned(),

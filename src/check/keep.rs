@@ -22,7 +22,7 @@ pub(super) fn give(block: &mut Block, keeps: &BTreeMap<Arc<str>, Keep>) {
             give(handler, keeps);
         }
         if let StepKind::Action(action) = &mut step.kind {
-            action.keep = step.id.as_ref().and_then(|id| keeps.get(id)).cloned().unwrap_or_default();
+            action.keep = Arc::new(step.id.as_ref().and_then(|id| keeps.get(id)).cloned().unwrap_or_default());
             confirmed(action);
             // What a flow declares itself (columns, a response) is checked whole, read or not.
             if action.output == action.action.output {
@@ -39,7 +39,7 @@ pub(super) fn give(block: &mut Block, keeps: &BTreeMap<Arc<str>, Keep>) {
 fn confirmed(step: &mut ActionStep) {
     if let (Some(_), Some(confirm)) = (&step.confirm, &step.action.confirm) {
         for member in [&confirm.from, &confirm.field] {
-            step.keep.add(&[Arc::clone(member)]);
+            Arc::make_mut(&mut step.keep).add(&[Arc::clone(member)]);
         }
     }
 }

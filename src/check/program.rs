@@ -187,7 +187,7 @@ pub struct ActionStep {
     pub retry: RetryPolicy,
     pub confirm: Option<(Duration, OnTimeout)>,
     /// The parts of its output that later text reads.
-    pub keep: Keep,
+    pub keep: Arc<Keep>,
     /// What the output's declared columns or response schema add to the action's own output type.
     pub output: Type,
     /// The read that `action.look` names, resolved.

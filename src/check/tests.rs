@@ -69,12 +69,12 @@ fn action(block: &Block, at: usize) -> &ActionStep {
 #[test]
 fn only_what_is_read_of_an_output_is_kept() {
     let flow = checked(HUNT, "DeviceInfo");
-    let Keep::Fields(members) = &action(&flow.root, 0).keep else { panic!() };
+    let Keep::Fields(members) = &*action(&flow.root, 0).keep else { panic!() };
     assert_eq!(members.keys().map(|key| &**key).collect::<Vec<_>>(), ["rows"]);
     let Keep::Fields(row) = &members["rows"] else { panic!("{members:?}") };
     assert_eq!(row.keys().map(|key| &**key).collect::<Vec<_>>(), ["CommandHash", "DeviceId", "DeviceName"]);
     let StepKind::Foreach(each) = &flow.root.steps[1].kind else { panic!() };
-    let Keep::Fields(machine) = &action(&each.body, 0).keep else { panic!() };
+    let Keep::Fields(machine) = &*action(&each.body, 0).keep else { panic!() };
     assert_eq!(machine.keys().map(|key| &**key).collect::<Vec<_>>(), ["risk_score"]);
 }
 

@@ -41,12 +41,12 @@ pub struct Reply {
 
 /// The worker's way out: the client, or the tenant of a simulation.
 pub trait Sends: Send + Sync {
-    fn send(&self, permit: Permit, run: &RunId, call: Call) -> BoxFuture<'static, Reply>;
+    fn send(&self, permit: Permit, run: &RunId, call: Arc<Call>) -> BoxFuture<'static, Reply>;
     fn fetch(&self, connection: &str, action: &str, inputs: Map) -> BoxFuture<'static, Result<Value, Outcome>>;
 }
 
 impl Sends for Client {
-    fn send(&self, permit: Permit, run: &RunId, call: Call) -> BoxFuture<'static, Reply> {
+    fn send(&self, permit: Permit, run: &RunId, call: Arc<Call>) -> BoxFuture<'static, Reply> {
         Client::send(self, permit, run, call)
     }
 
@@ -105,11 +105,11 @@ impl Client {
 
     /// Sends one attempt. Never panics; ends within the call's time limit once it has its rate token.
     /// The permit is taken, since it is for this one attempt.
-    pub fn send(&self, _permit: Permit, run: &RunId, call: Call) -> BoxFuture<'static, Reply> {
+    pub fn send(&self, _permit: Permit, run: &RunId, call: Arc<Call>) -> BoxFuture<'static, Reply> {
         self.go(id::tag(&id::call_key(run, &call.path)), call)
     }
 
-    pub(super) fn go(&self, tag: String, call: Call) -> BoxFuture<'static, Reply> {
+    pub(super) fn go(&self, tag: String, call: Arc<Call>) -> BoxFuture<'static, Reply> {
         let inner = self.now();
         Box::pin(async move {
             let done = match AssertUnwindSafe(inner.attempt(&call, tag)).catch_unwind().await {

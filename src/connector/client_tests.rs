@@ -144,7 +144,7 @@ pub(super) fn call(action: &str, inputs: &[(&str, Value)]) -> Call {
         action,
         connection: "c".into(),
         inputs: inputs.iter().map(|(key, value)| (Arc::from(*key), value.clone())).collect::<Map>(),
-        keep: Keep::All,
+        keep: Keep::All.into(),
         target: None,
         timeout_ms: 20_000,
         secure: false,
@@ -157,7 +157,7 @@ fn web(path: &str) -> Call {
 }
 
 pub(super) async fn ask(client: &Client, call: Call) -> Outcome {
-    client.go("0123456789abcdef".into(), call).await.outcome
+    client.go("0123456789abcdef".into(), call.into()).await.outcome
 }
 
 /// Asks an `http` connection whose server answers every request alike.
@@ -370,7 +370,7 @@ async fn a_401_is_answered_with_a_new_token_once() {
     assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
     assert_eq!((server.asked("POST /tenant/oauth2"), server.asked("GET /x")), (2, 2));
     assert_eq!(server.asked("client_secret=hunter2-hunter2"), 2);
-    let reply = client.go(String::new(), web("/never")).await;
+    let reply = client.go(String::new(), web("/never").into()).await;
     assert!(is_refused(&reply.outcome, "Unauthorized"), "{:?}", reply.outcome);
     assert_eq!(server.asked("GET /never"), 2);
     let shown = format!("{:?} {}", reply.outcome, String::from_utf8(reply.blob.unwrap()).unwrap());
@@ -451,7 +451,7 @@ async fn the_wait_for_the_rate_limit_is_not_the_calls_time() {
     let client = open(slow).unwrap();
     // Twelve go at once, the thirteenth waits half a second, which is longer than its own limit.
     for _ in 0..13 {
-        let reply = client.go(String::new(), Call { timeout_ms: 450, ..web("/x") }).await;
+        let reply = client.go(String::new(), Call { timeout_ms: 450, ..web("/x") }.into()).await;
         assert!(matches!(reply.outcome, Outcome::Done { .. }), "{:?}", reply.outcome);
         assert!(reply.took < Duration::from_millis(450));
     }

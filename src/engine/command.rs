@@ -32,12 +32,12 @@ pub enum Command {
     /// Ask the guard about a call that is no read; answered by `Checked`.
     Check {
         op: OpId,
-        call: Call,
+        call: Arc<Call>,
     },
     /// One attempt; answered by `Outcome`.
     Call {
         op: OpId,
-        call: Call,
+        call: Arc<Call>,
     },
     /// Answered by `Fired`.
     Timer {
@@ -68,7 +68,7 @@ pub enum Command {
     Finish(Finish),
 }
 
-/// One attempt of one operation.
+/// One attempt of one operation. It goes through many hands and none of them changes it.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// The stable path of the operation, such as `/steps[1]/then/isolation`.
@@ -80,7 +80,7 @@ pub struct Call {
     /// Inputs by parameter name, typed and complete with defaults.
     pub inputs: Map,
     /// What of the output comes back in `Outcome::Done`.
-    pub keep: Keep,
+    pub keep: Arc<Keep>,
     pub target: Option<Target>,
     /// Limit of one attempt, in milliseconds.
     pub timeout_ms: u64,

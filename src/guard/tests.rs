@@ -40,7 +40,7 @@ fn call(action: &str, target: Option<(&str, &str)>) -> Call {
         action,
         connection: "mde".into(),
         inputs: crate::value::Map::new(),
-        keep: Keep::Nothing,
+        keep: Keep::Nothing.into(),
         target,
         timeout_ms: 120_000,
         secure: false,

@@ -2,6 +2,8 @@
 //!
 //! Each is a row in the audit log that stands or falls with what it does.
 
+use std::sync::Arc;
+
 use serde_json::{Value as Json, json};
 
 use super::RunEvent;
@@ -164,7 +166,7 @@ impl Loop {
         };
         let audit = self.audit(&row, "drop", &by, &reason, json!({}));
         self.write_for(vec![finish, audit], answer);
-        self.publish(RunEvent::Ended(Box::new(row)));
+        self.publish(|| RunEvent::Ended(Arc::new(row)));
     }
 
     fn settle_effect(&mut self, no: RunNo, asked: Asked, step: Option<&str>, said: &Told) {

@@ -18,10 +18,10 @@ use crate::journal::{RunRow, RunStatus, Sleep};
 pub(super) enum Open {
     /// The permit is here until the intent is on disk.
     Call {
-        call: Box<Call>,
+        call: Arc<Call>,
         permit: Option<Permit>,
     },
-    Check(Box<Call>),
+    Check(Arc<Call>),
     Lock {
         target: Target,
         destructive: bool,
@@ -171,8 +171,8 @@ impl Live {
             Command::Lock { op, target, destructive } => {
                 (*op, Open::Lock { target: target.clone(), destructive: *destructive })
             }
-            Command::Check { op, call } => (*op, Open::Check(Box::new(call.clone()))),
-            Command::Call { op, call } => (*op, Open::Call { call: Box::new(call.clone()), permit: None }),
+            Command::Check { op, call } => (*op, Open::Check(Arc::clone(call))),
+            Command::Call { op, call } => (*op, Open::Call { call: Arc::clone(call), permit: None }),
             Command::Timer { op, at } => (*op, Open::Timer(*at)),
             Command::Once { op, key, until } => (*op, Open::Once { key: Arc::clone(key), until: *until }),
             Command::Park { op, uncertain, reason, output } => {

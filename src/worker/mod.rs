@@ -60,8 +60,8 @@ pub struct Deps {
 #[derive(Clone, Debug)]
 pub enum RunEvent {
     /// A run waits for a person.
-    Waiting(Box<RunRow>),
-    Ended(Box<RunRow>),
+    Waiting(Arc<RunRow>),
+    Ended(Arc<RunRow>),
 }
 
 /// The way to the loop. Cloning shares it.
@@ -226,7 +226,7 @@ struct Sending {
 }
 
 impl Sending {
-    async fn go(mut self, client: Arc<dyn Sends>, permit: Permit, id: RunId, call: crate::engine::Call) {
+    async fn go(mut self, client: Arc<dyn Sends>, permit: Permit, id: RunId, call: Arc<crate::engine::Call>) {
         let point = if call.effect() == Effect::Read { "read" } else { "send" };
         pass(point, "before");
         let reply = client.send(permit, &id, call).await;

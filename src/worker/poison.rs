@@ -64,7 +64,7 @@ impl Loop {
     }
 
     /// A run panicked in memory: it is read again from the disk, once what it sent is answered.
-    pub(super) fn abandon(&mut self, mut live: Live, what: &str) {
+    pub(super) fn abandon(&mut self, mut live: Box<Live>, what: &str) {
         self.count_panic(&live.row, what);
         live.stale = true;
         self.keep_stale(live);
@@ -94,7 +94,7 @@ impl Loop {
             ended: now,
             effects: row.effects.clone(),
         }]);
-        self.publish(RunEvent::Ended(Box::new(row)));
+        self.publish(|| RunEvent::Ended(Arc::new(row)));
         true
     }
 

@@ -17,7 +17,7 @@ pub(super) fn seed(row: &RunRow) -> Seed {
 
 /// A replayed run, and its end if the rows already hold one.
 pub(super) struct Replayed {
-    pub(super) live: Live,
+    pub(super) live: Box<Live>,
     pub(super) finish: Option<Finish>,
 }
 
@@ -29,7 +29,7 @@ pub(super) fn replay(
     observer: &mut dyn Observer,
 ) -> Result<Replayed, String> {
     let state = RunState::new(seed(&row));
-    let mut live = Live::new(row, flow, state);
+    let mut live = Box::new(Live::new(row, flow, state));
     let mut finish = None;
     for (seq, body) in turns.iter().enumerate() {
         let turn = Turn::decode(body)?;

@@ -1,6 +1,7 @@
 //! How runs come back, and how they end from outside: replay at the start, again after a failed write, cancellation.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -185,7 +186,7 @@ impl Loop {
             let _ = answer.send(result);
         };
         self.deps.store.write(Batch { ops: vec![op], urgent: true, done: Some(Box::new(done)) });
-        self.publish(RunEvent::Ended(Box::new(row)));
+        self.publish(|| RunEvent::Ended(Arc::new(row)));
     }
 
     /// A turn did not reach the disk: what is in memory is ahead of the journal, so the run begins again from there. It
@@ -202,7 +203,7 @@ impl Loop {
         }
     }
 
-    pub(super) fn keep_stale(&mut self, live: Live) {
+    pub(super) fn keep_stale(&mut self, live: Box<Live>) {
         if !live.sent.is_empty() {
             self.runs.insert(live.row.no, live);
             return;

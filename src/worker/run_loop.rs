@@ -32,7 +32,7 @@ const BATCH: usize = 256;
 pub(super) struct Loop {
     pub(super) deps: Deps,
     pub(super) sender: mpsc::UnboundedSender<Msg>,
-    pub(super) runs: HashMap<RunNo, Live>,
+    pub(super) runs: HashMap<RunNo, Box<Live>>,
     pub(super) queue: Queue,
     pub(super) sleepers: Sleepers,
     /// What runs that are not in memory are wanted for.
@@ -147,7 +147,7 @@ impl Loop {
                     let url = url.map(|base| format!("{}/runs/{}", base.trim_end_matches('/'), row.id));
                     let state = RunState::new(recover::seed(&row));
                     let wanted = self.wants.take(&row.id);
-                    self.runs.insert(no, Live::new(row, flow, state));
+                    self.runs.insert(no, Box::new(Live::new(row, flow, state)));
                     self.turn(no, vec![InputKind::Started { url }]);
                     self.settle();
                     self.give(no, wanted);
@@ -169,7 +169,7 @@ impl Loop {
         self.write(vec![Op::Status { run: row.no, status, reason: reason.clone() }]);
         row.status = status;
         row.reason = reason;
-        self.publish(RunEvent::Waiting(Box::new(row)));
+        self.publish(|| RunEvent::Waiting(Arc::new(row)));
     }
 
     /// Applies inputs, and all that can be answered at once; writes the turn; sends what needs no commit.
@@ -403,7 +403,7 @@ impl Loop {
         live.row.status = status;
         live.row.reason.clone_from(&reason);
         if status != RunStatus::Running {
-            self.publish(RunEvent::Waiting(Box::new(live.row.clone())));
+            self.publish(|| RunEvent::Waiting(Arc::new(live.row.clone())));
         }
         Some(Op::Status { run: live.row.no, status, reason })
     }
@@ -429,10 +429,10 @@ impl Loop {
         };
         live.sent.insert(op);
         let sending = Sending { sender: self.sender.clone(), run: no, op, answered: false };
-        tokio::spawn(sending.go(Arc::clone(&self.deps.client), permit, live.row.id.clone(), (**call).clone()));
+        tokio::spawn(sending.go(Arc::clone(&self.deps.client), permit, live.row.id.clone(), Arc::clone(call)));
     }
 
-    pub(super) fn forget(&mut self, mut live: Live) {
+    pub(super) fn forget(&mut self, mut live: Box<Live>) {
         let no = live.row.no;
         self.sleepers.came_back(no);
         self.count_nap(&mut live, true);
@@ -455,7 +455,7 @@ impl Loop {
             for wanted in self.wants.take(&live.row.id) {
                 wanted.refuse(&ended(&live.row));
             }
-            self.publish(RunEvent::Ended(Box::new(live.row)));
+            self.publish(|| RunEvent::Ended(Arc::new(live.row)));
         }
     }
 
@@ -505,7 +505,12 @@ impl Loop {
         self.deps.store.write(Batch { ops, urgent: false, done: Some(Box::new(done)) });
     }
 
-    pub(super) fn publish(&mut self, event: RunEvent) {
+    /// Tells subscribers; where there is none, the event is not even made.
+    pub(super) fn publish(&mut self, event: impl FnOnce() -> RunEvent) {
+        if self.subscribers.is_empty() {
+            return;
+        }
+        let event = event();
         self.subscribers.retain(|subscriber| subscriber.send(event.clone()).is_ok());
     }
 }

@@ -117,7 +117,7 @@ impl Reader {
             purpose: Purpose::Main,
             connection: Arc::from(connection),
             inputs: defaults.chain(given).collect(),
-            keep: Keep::All,
+            keep: Keep::All.into(),
             target: None,
             timeout_ms: 10_000,
             secure: false,
@@ -128,7 +128,7 @@ impl Reader {
         let asker = Asker { run: run.clone(), flow: Arc::from("test"), mode: Mode::Live, occurred: now, now };
         let check = self.guard.lock().unwrap().check(&asker, &call, &[]);
         match check {
-            Check::Decided(decision) => self.client.send(decision.permit.unwrap(), &run, call).await.outcome,
+            Check::Decided(decision) => self.client.send(decision.permit.unwrap(), &run, call.into()).await.outcome,
             other => panic!("{other:?}"),
         }
     }

@@ -166,7 +166,7 @@ async fn send(config: &Config, inputs: &[(&str, Value)]) -> Outcome {
         action,
         connection: "mail".into(),
         inputs: inputs.iter().map(|(key, value)| (Arc::from(*key), value.clone())).collect(),
-        keep: Keep::All,
+        keep: Keep::All.into(),
         target: None,
         timeout_ms: 30_000,
         secure: false,
@@ -175,7 +175,7 @@ async fn send(config: &Config, inputs: &[(&str, Value)]) -> Outcome {
     let (now, flow) = (clock.now(), Arc::from("f"));
     let asker = Asker { run: RunId::new(now, "f", "k"), flow, mode: Mode::Live, occurred: now, now };
     let Check::Decided(decision) = Guard::new(config, Vec::new()).check(&asker, &call, &[]) else { panic!() };
-    client.send(decision.permit.expect("a mail needs no more"), &asker.run, call).await.outcome
+    client.send(decision.permit.expect("a mail needs no more"), &asker.run, call.into()).await.outcome
 }
 
 fn to(addresses: &[&str]) -> (&'static str, Value) {

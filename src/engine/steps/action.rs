@@ -4,12 +4,13 @@
 //! reply was lost, and says so. A write is repeated with the same key. A destructive call is never blindly repeated: it
 //! is looked up, adopted when it took effect, sent once more when it did not within 30 s, and else left to a person.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::look::{self, Found};
 use super::shadow;
 use crate::catalog::{Effect, LookInput, ids};
-use crate::check::program::{ActionStep, Keep, RetryOn, Step};
+use crate::check::program::{ActionStep, RetryOn, Step};
 use crate::engine::command::{Call, Command, Purpose, StepError, Target};
 use crate::engine::context::{Cx, Poll};
 use crate::engine::input::{InputKind, Outcome, Said, Verdict};
@@ -255,7 +256,7 @@ impl Walk<'_, '_> {
         let Some(call) = self.look_call(state) else { return self.check(state) };
         state.looks += 1;
         self.cx.tell(Event::Called { call: &call });
-        state.phase = ActionPhase::Looking { op: self.cx.ask(|op| Command::Call { op, call }), settle };
+        state.phase = ActionPhase::Looking { op: self.cx.ask(|op| Command::Call { op, call: Arc::new(call) }), settle };
         Poll::Pending
     }
 
@@ -330,7 +331,7 @@ impl Walk<'_, '_> {
             return self.call(state);
         }
         let call = self.main_call(state);
-        state.phase = ActionPhase::Checking(self.cx.ask(|op| Command::Check { op, call }));
+        state.phase = ActionPhase::Checking(self.cx.ask(|op| Command::Check { op, call: Arc::new(call) }));
         Poll::Pending
     }
 
@@ -354,8 +355,7 @@ impl Walk<'_, '_> {
                 self.call(state)
             }
             Verdict::Shadow => {
-                let keep = self.keep();
-                let output = shadow::output(&self.action.output, &keep, &state.inputs, self.cx.at);
+                let output = shadow::output(&self.action.output, &self.action.keep, &state.inputs, self.cx.at);
                 unlock(self.cx, state);
                 self.bind(output)
             }
@@ -377,7 +377,7 @@ impl Walk<'_, '_> {
         }
         let call = self.main_call(state);
         self.cx.tell(Event::Called { call: &call });
-        state.phase = ActionPhase::Calling(self.cx.ask(|op| Command::Call { op, call }));
+        state.phase = ActionPhase::Calling(self.cx.ask(|op| Command::Call { op, call: Arc::new(call) }));
         Poll::Pending
     }
 
@@ -459,7 +459,7 @@ impl Walk<'_, '_> {
         self.cx.tell(Event::Waits { reason: &reason, until: None });
         let path = self.cx.path.trim_start_matches('/').to_owned();
         let reason = format!("{path}: {reason}");
-        let output = Some(self.keep().narrow(&self.action.output));
+        let output = Some(self.action.keep.narrow(&self.action.output));
         state.uncertain = uncertain;
         state.phase = ActionPhase::Parked(self.cx.ask(|op| Command::Park { op, uncertain, reason, output }));
         Poll::Pending
@@ -471,7 +471,7 @@ impl Walk<'_, '_> {
         (state.uncertain, state.lost) = (false, false);
         match said {
             Said::Done { output } => {
-                let keep = self.keep();
+                let keep = Arc::clone(&self.action.keep);
                 let known = match output {
                     Some(output) => keep.project(&output),
                     None => shadow::stand_in(&self.action.output, &keep, &state.inputs, self.cx.at, UNKNOWN),
@@ -502,7 +502,7 @@ impl Walk<'_, '_> {
     /// As `accept`, where the effect is counted already.
     fn accepted(&mut self, state: &mut ActionState, output: Value, how: &str) -> Poll {
         let output = if how.is_empty() { output } else { with_member(&output, how, Value::Bool(true)) };
-        let output = if how.is_empty() { output } else { self.keep().project(&output) };
+        let output = if how.is_empty() { output } else { self.action.keep.project(&output) };
         if let (Some(_), Some(spec)) = (&self.action.confirm, &self.action.action.confirm)
             && !is_one_of(&output, &spec.field, &spec.succeeded)
             && output.get(&spec.from).is_some()
@@ -526,10 +526,11 @@ impl Walk<'_, '_> {
             let action = self.action.confirm_action.clone()?;
             let inputs = Map::from([(spec.input.clone(), accepted.get(&spec.from)?.clone())]);
             let output = action.output.clone();
-            Some(Call { action, inputs, output, keep: self.keep(), ..self.side_call(Purpose::Confirm, state) })
+            Some(Call { action, inputs, output, ..self.side_call(Purpose::Confirm, state) })
         });
         let Some(call) = call else { return self.bind(accepted) };
-        state.phase = ActionPhase::Confirming { op: self.cx.ask(|op| Command::Call { op, call }), since };
+        state.phase =
+            ActionPhase::Confirming { op: self.cx.ask(|op| Command::Call { op, call: Arc::new(call) }), since };
         Poll::Pending
     }
 
@@ -578,23 +579,8 @@ impl Walk<'_, '_> {
         retry::wait(&self.action.retry, &self.cx.seed.run, &self.cx.path, failures, retry_after)
     }
 
-    /// What of the output is kept: what the flow reads, and what confirmation needs.
-    fn keep(&self) -> Keep {
-        let mut keep = self.action.keep.clone();
-        if let (Some(_), Some(spec)) = (&self.action.confirm, &self.action.action.confirm) {
-            keep.add(std::slice::from_ref(&spec.from));
-            keep.add(std::slice::from_ref(&spec.field));
-        }
-        keep
-    }
-
     fn main_call(&self, state: &ActionState) -> Call {
-        Call {
-            inputs: state.inputs.clone(),
-            keep: self.keep(),
-            target: state.target.clone(),
-            ..self.side_call(Purpose::Main, state)
-        }
+        Call { inputs: state.inputs.clone(), target: state.target.clone(), ..self.side_call(Purpose::Main, state) }
     }
 
     fn look_call(&self, state: &ActionState) -> Option<Call> {
@@ -620,7 +606,7 @@ impl Walk<'_, '_> {
             action: self.action.action.clone(),
             connection: self.action.connection.clone(),
             inputs: Map::new(),
-            keep: Keep::Nothing,
+            keep: Arc::clone(&self.action.keep),
             target: None,
             timeout_ms: self.step.timeout.map_or(120_000, |t| u64::try_from(t.as_millis()).unwrap_or(120_000)),
             secure: self.step.secure,
@@ -679,7 +665,7 @@ fn with_member(output: &Value, name: &str, value: Value) -> Value {
     Value::map(members)
 }
 
-fn is_one_of(output: &Value, field: &str, values: &[std::sync::Arc<str>]) -> bool {
+fn is_one_of(output: &Value, field: &str, values: &[Arc<str>]) -> bool {
     let status = output.get(field).and_then(Value::as_str);
     status.is_some_and(|status| values.iter().any(|value| value.eq_ignore_ascii_case(status)))
 }

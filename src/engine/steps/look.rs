@@ -3,7 +3,7 @@
 //! Isolating an isolated or pending device can leave it isolated after a release, so an open or finished isolation means
 //! `already`; and what a person released within a day is not isolated again without a person.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -26,16 +26,18 @@ pub(super) enum Found {
 }
 
 /// The fields of the answer that matter here: those of a machine action, or the state.
-pub(super) fn keep(look: &Look) -> Keep {
+pub(super) fn keep(look: &Look) -> Arc<Keep> {
+    static MACHINE_ACTION: LazyLock<Arc<Keep>> = LazyLock::new(|| {
+        let mut keep = Keep::Nothing;
+        for field in ["id", "type", "status", "scope", "requestor", "comment", "external_id", "created", "machine_id"] {
+            keep.add(&[Arc::from("value"), Arc::from(field)]);
+        }
+        Arc::new(keep)
+    });
+    let Some((field, _)) = &look.state else { return Arc::clone(&MACHINE_ACTION) };
     let mut keep = Keep::Nothing;
-    if let Some((field, _)) = &look.state {
-        keep.add(&[Arc::clone(field)]);
-        return keep;
-    }
-    for field in ["id", "type", "status", "scope", "requestor", "comment", "external_id", "created", "machine_id"] {
-        keep.add(&[Arc::from("value"), Arc::from(field)]);
-    }
-    keep
+    keep.add(&[Arc::clone(field)]);
+    Arc::new(keep)
 }
 
 /// `sent` says that a call of ours went out and was not answered.
