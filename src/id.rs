@@ -40,6 +40,13 @@ impl RunId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// When it was accepted, to the millisecond below.
+    pub fn accepted(&self) -> Timestamp {
+        let digit = |byte: u8| CROCKFORD.iter().position(|it| *it == byte).and_then(|it| i64::try_from(it).ok());
+        let millis = self.0.bytes().take(10).fold(0i64, |sum, byte| (sum << 5) | digit(byte).unwrap_or(0));
+        Timestamp::from_millisecond(millis).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
 }
 
 impl fmt::Display for RunId {
@@ -99,6 +106,7 @@ mod tests {
         assert_eq!(a, RunId::new(early, "isolate", "k"));
         assert_ne!(a, RunId::new(early, "isolate", "l"));
         assert!(a < RunId::new(late, "isolate", "a"));
+        assert_eq!((a.accepted(), RunId::new(late, "f", "k").accepted()), (early, late));
         assert_eq!(RunId::parse(&a.as_str().to_lowercase()), Some(a));
         assert_eq!(RunId::parse("../../etc/passwd"), None);
     }

@@ -286,19 +286,22 @@ fn decision(asker: &Asker, call: &Call, verdict: Verdict, mut reserve: Vec<Op>) 
         Verdict::Refuse { message, .. } => ("refuse", Some(message)),
         Verdict::Ask { reason } => ("ask", Some(reason)),
     };
-    let line = serde_json::json!({
-        "at": asker.now.to_string(),
+    let mut line = serde_json::json!({
         "run": asker.run.as_str(),
         "flow": &*asker.flow,
         "action": &*call.action.name,
         "effect": call.effect().as_str(),
         "connection": &*call.connection,
-        "target": call.target.as_ref().map(|target| format!("{}:{}", target.kind, target.id)),
         "path": &*call.path,
         "attempt": call.attempt,
         "verdict": word,
-        "reason": reason,
     });
+    if let Some(target) = &call.target {
+        line["target"] = format!("{}:{}", target.kind, target.id).into();
+    }
+    if let Some(reason) = reason {
+        line["reason"] = reason.as_str().into();
+    }
     reserve.push(Op::Audit { at: asker.now, body: line.to_string().into_bytes() });
     let permit = (verdict == Verdict::Go).then_some(Permit { _private: () });
     Decision { verdict, permit, reserve }

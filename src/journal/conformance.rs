@@ -6,6 +6,7 @@ use std::sync::mpsc::channel;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::chain::ROOT;
 use super::{
     Answer, Batch, Blob, Letter, LetterQuery, Offer, Op, Queued, Reservation, RunNo, RunQuery, RunRow, RunStatus,
     Sleep, Store, StoreError,
@@ -15,7 +16,7 @@ use crate::value::Value;
 
 /// Runs every case on an empty store of its own.
 pub fn suite(open: &dyn Fn() -> Arc<dyn Store>) {
-    let cases: [fn(&dyn Store); 17] = [
+    let cases: [fn(&dyn Store); 18] = [
         answers_come_in_the_order_of_submission,
         an_event_starts_one_run,
         a_duplicate_in_one_batch_is_refused,
@@ -33,6 +34,7 @@ pub fn suite(open: &dyn Fn() -> Arc<dyn Store>) {
         blobs_are_kept_by_attempt,
         skipped_events_are_replaced,
         letters_are_listed_until_they_are_done,
+        lines_of_the_audit_log_are_a_chain,
     ];
     for case in cases {
         case(&*open());
@@ -307,10 +309,14 @@ fn bundles_are_written_once_and_names_are_replaced(store: &dyn Store) {
 
 fn blobs_are_kept_by_attempt(store: &dyn Store) {
     let blob = |run, attempt, text: &str| Op::Blob { run, path: "/alert".into(), attempt, body: text.into() };
-    write(store, vec![blob(1, 2, "b"), blob(1, 1, "old"), blob(2, 1, "else")]).unwrap();
-    write(store, vec![blob(1, 1, "a")]).unwrap();
+    let (run, other) = (start(store, "f", "k").no, start(store, "f", "l").no);
+    write(store, vec![blob(run, 2, "b"), blob(run, 1, "old"), blob(other, 1, "else")]).unwrap();
+    write(store, vec![blob(run, 1, "a")]).unwrap();
     let want = |attempt, text: &str| Blob { path: "/alert".into(), attempt, body: text.into() };
-    assert_eq!(store.blobs(1).unwrap(), [want(1, "a"), want(2, "b")]);
+    assert_eq!(store.blobs(run).unwrap(), [want(1, "a"), want(2, "b")]);
+    for of_no_run in [blob(999, 1, "x"), turn(999, 0)] {
+        assert!(matches!(write(store, vec![of_no_run]), Err(StoreError::Failed(_))));
+    }
 }
 
 fn skipped_events_are_replaced(store: &dyn Store) {
@@ -345,4 +351,22 @@ fn letters_are_listed_until_they_are_done(store: &dyn Store) {
     assert_eq!(store.letter(&Letter::id("f", "a")).unwrap(), None);
     write(store, vec![letter("f", "a", 5, "again"), letter("f", "b", 6, "again")]).unwrap();
     assert_eq!(all(), ["b", "c"], "what a person dropped stays dropped");
+}
+
+fn lines_of_the_audit_log_are_a_chain(store: &dyn Store) {
+    let audit = |n: i64| Op::Audit { at: at(n), body: format!("{{\"n\":{n}}}").into_bytes() };
+    write(store, vec![audit(1), audit(2)]).unwrap();
+    write(store, vec![Op::Status { run: 999, status: RunStatus::Running, reason: None }, audit(9)]).unwrap_err();
+    write(store, vec![audit(3)]).unwrap();
+    let lines = store.audit(0, 100).unwrap();
+    let mut previous = ROOT;
+    for (n, line) in (1..).zip(&lines) {
+        assert_eq!((line.no, line.at), (n, at(n)));
+        assert_eq!(line.body, format!("{{\"n\":{n}}}").into_bytes());
+        assert_eq!(line.hash, line.expected(&previous));
+        previous = line.hash;
+    }
+    assert_eq!(lines.len(), 3);
+    assert_eq!(store.audit(1, 1).unwrap(), lines[1..2]);
+    assert!(store.audit(3, 5).unwrap().is_empty());
 }

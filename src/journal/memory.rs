@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
+use super::chain::{self, AuditLine};
 use super::{
     Answer, Batch, Blob, Letter, LetterQuery, Offer, Op, Queued, Reservation, RunNo, RunQuery, RunRow, RunStatus,
     Sleep, Store, StoreError,
@@ -35,7 +36,7 @@ struct State {
     skipped: BTreeMap<(String, String), (Timestamp, Vec<u8>)>,
     /// By id; dropped or not.
     letters: BTreeMap<String, (Letter, bool)>,
-    audit: Vec<(Timestamp, Vec<u8>)>,
+    audit: Vec<AuditLine>,
     commits: u64,
 }
 
@@ -65,7 +66,7 @@ impl Store for MemoryStore {
     fn runs(&self, query: &RunQuery) -> Result<Vec<RunRow>, StoreError> {
         let limit = if query.limit == 0 { usize::MAX } else { query.limit };
         let state = self.state();
-        Ok(state.runs.values().rev().filter(|row| matches(query, row)).take(limit).cloned().collect())
+        Ok(state.runs.values().rev().filter(|row| query.fits(row)).take(limit).cloned().collect())
     }
 
     fn run_numbered(&self, no: RunNo) -> Result<Option<RunRow>, StoreError> {
@@ -152,6 +153,10 @@ impl Store for MemoryStore {
         Ok(self.state().letters.get(id).filter(|(_, dropped)| !dropped).map(|(letter, _)| letter.clone()))
     }
 
+    fn audit(&self, after: i64, limit: usize) -> Result<Vec<AuditLine>, StoreError> {
+        Ok(self.state().audit.iter().filter(|line| line.no > after).take(limit).cloned().collect())
+    }
+
     fn counts(&self) -> Result<BTreeMap<RunStatus, u64>, StoreError> {
         let mut counts = BTreeMap::new();
         for row in self.state().runs.values() {
@@ -165,17 +170,6 @@ impl Store for MemoryStore {
     }
 }
 
-fn matches(query: &RunQuery, row: &RunRow) -> bool {
-    let key = |wanted: &String| {
-        row.key == *wanted || row.key.strip_suffix(wanted.as_str()).is_some_and(|head| head.ends_with(':'))
-    };
-    query.flow.as_deref().is_none_or(|flow| *flow == *row.flow)
-        && query.status.is_none_or(|status| status == row.status)
-        && query.since.is_none_or(|since| row.accepted >= since)
-        && query.before.is_none_or(|before| row.no < before)
-        && query.key.as_ref().is_none_or(key)
-}
-
 impl State {
     /// All of a batch or none of it: what can fail is looked at before anything is changed.
     fn commit(&mut self, ops: Vec<Op>) -> Result<Vec<Answer>, StoreError> {
@@ -187,24 +181,24 @@ impl State {
     fn check(&self, ops: &[Op]) -> Result<(), StoreError> {
         let mut new_turns = BTreeMap::new();
         for op in ops {
-            match op {
-                Op::Turn { run, seq, .. } => {
-                    let known =
-                        |seq: u32| self.turns.contains_key(&(*run, seq)) || new_turns.contains_key(&(*run, seq));
-                    if known(*seq) {
-                        return Err(StoreError::Failed(format!("turn {seq} of run {run} exists")));
-                    }
-                    if seq.checked_sub(1).is_some_and(|previous| !known(previous)) {
-                        return Err(StoreError::Failed(format!("turn {seq} of run {run} has no predecessor")));
-                    }
-                    new_turns.insert((*run, *seq), ());
+            if let Op::Turn { run, .. }
+            | Op::Blob { run, .. }
+            | Op::Status { run, .. }
+            | Op::Sleep { run, .. }
+            | Op::Finish { run, .. } = op
+                && !self.runs.contains_key(run)
+            {
+                return Err(StoreError::Failed(format!("there is no run number {run}")));
+            }
+            if let Op::Turn { run, seq, .. } = op {
+                let known = |seq: u32| self.turns.contains_key(&(*run, seq)) || new_turns.contains_key(&(*run, seq));
+                if known(*seq) {
+                    return Err(StoreError::Failed(format!("turn {seq} of run {run} exists")));
                 }
-                Op::Status { run, .. } | Op::Sleep { run, .. } | Op::Finish { run, .. }
-                    if !self.runs.contains_key(run) =>
-                {
-                    return Err(StoreError::Failed(format!("there is no run number {run}")));
+                if seq.checked_sub(1).is_some_and(|previous| !known(previous)) {
+                    return Err(StoreError::Failed(format!("turn {seq} of run {run} has no predecessor")));
                 }
-                _ => {}
+                new_turns.insert((*run, *seq), ());
             }
         }
         Ok(())
@@ -258,7 +252,11 @@ impl State {
                     _ => drop(self.letters.remove(&id)),
                 }
             }
-            Op::Audit { at, body } => self.audit.push((at, body)),
+            Op::Audit { at, body } => {
+                let (no, previous) = self.audit.last().map_or((1, chain::ROOT), |line| (line.no + 1, line.hash));
+                let hash = chain::link(&previous, no, at, &body);
+                self.audit.push(AuditLine { no, at, hash, body });
+            }
         }
         Answer::None
     }

@@ -2,6 +2,7 @@
 //!
 //! Writes are batches: all of a batch or none of it, in the order of submission. Many batches share one commit.
 
+pub mod chain;
 #[cfg(test)]
 pub mod conformance;
 pub mod memory;
@@ -13,8 +14,13 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use self::chain::AuditLine;
 use crate::id::RunId;
 use crate::value::Value;
+
+/// The named value that a backup has and a living store has not: when it was taken. A service that finds it works on a
+/// restored copy, whose past may be older than the world's.
+pub const BACKUP: &str = "store/backup";
 
 /// Number of a run in its store, in the order of acceptance; the key of its rows.
 pub type RunNo = i64;
@@ -140,8 +146,8 @@ impl RunRow {
 pub enum Op {
     /// A run, unless its key is known. Answer: `Answer::Offered`.
     Offer(Box<Offer>),
-    /// One turn of a run. `(run, seq)` is unique; a second row with the same number fails the batch, and so does one
-    /// whose predecessor is missing: a run with a gap could never be resumed.
+    /// One turn of a run that was accepted. `(run, seq)` is unique; a second row with the same number fails the batch, and
+    /// so does one whose predecessor is missing: a run with a gap could never be resumed.
     Turn { run: RunNo, seq: u32, body: Vec<u8> },
     /// The status and why of a run that has not ended, or goes on again; `Waiting` and `Uncertain` with a reason.
     Status { run: RunNo, status: RunStatus, reason: Option<String> },
@@ -149,7 +155,8 @@ pub enum Op {
     Sleep { run: RunNo, sleep: Sleep },
     /// The end of a run.
     Finish { run: RunNo, status: RunStatus, reason: Option<String>, ended: Timestamp, effects: BTreeMap<String, u64> },
-    /// A full, redacted answer for people; at most 1 MiB, longer ones are cut by the caller.
+    /// A full, redacted answer for people; at most 1 MiB, longer ones are cut by the caller. The last one of a path and
+    /// attempt stands.
     Blob { run: RunNo, path: String, attempt: u32, body: Vec<u8> },
     /// The texts behind a version; ignored where known.
     Bundle { version: String, body: Vec<u8> },
@@ -171,7 +178,7 @@ pub enum Op {
     /// A dead letter is none any more: gone, since it was offered again, or kept as `dropped`, so that the same event
     /// offered once more does not bring it back.
     LetterDone { flow: String, key: String, dropped: bool },
-    /// One line of the audit log.
+    /// One line of the audit log, chained to the one before it (see `chain`).
     Audit { at: Timestamp, body: Vec<u8> },
 }
 
@@ -248,6 +255,20 @@ pub struct RunQuery {
     pub limit: usize,
 }
 
+impl RunQuery {
+    /// Whether a run is among those that are asked for, apart from the limit.
+    fn fits(&self, row: &RunRow) -> bool {
+        let key = |wanted: &String| {
+            row.key == *wanted || row.key.strip_suffix(wanted.as_str()).is_some_and(|head| head.ends_with(':'))
+        };
+        self.flow.as_deref().is_none_or(|flow| *flow == *row.flow)
+            && self.status.is_none_or(|status| status == row.status)
+            && self.since.is_none_or(|since| row.accepted >= since)
+            && self.before.is_none_or(|before| row.no < before)
+            && self.key.as_ref().is_none_or(key)
+    }
+}
+
 /// A use of a limit that still counts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reservation {
@@ -319,6 +340,8 @@ pub trait Store: Send + Sync + 'static {
     fn letters(&self, query: &LetterQuery) -> Result<Vec<Letter>, StoreError>;
     /// One of them, by its id.
     fn letter(&self, id: &str) -> Result<Option<Letter>, StoreError>;
+    /// Lines of the audit log with a number above this one, in order; at most so many.
+    fn audit(&self, after: i64, limit: usize) -> Result<Vec<AuditLine>, StoreError>;
     /// How many runs have each status.
     fn counts(&self) -> Result<BTreeMap<RunStatus, u64>, StoreError>;
     /// Commits (and so syncs) since the store was opened.

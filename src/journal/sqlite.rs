@@ -1,11 +1,20 @@
 //! The embedded store: one SQLite file in WAL mode, one writer thread with group commit, a few read-only connections.
 //!
-//! A commit is one sync for all batches that were queued. Not here: what the rows mean (see `journal` and `engine`).
+//! A commit is one sync for all batches that were queued, and one row of the log for what they say of runs; the log is sorted
+//! into tables by and by, many runs at a time (`fold`). Not here: what the rows mean (see `journal` and `engine`).
 
+mod backup;
+mod fold;
+mod going;
+mod migrate;
 mod moments;
 mod ops;
+mod pack;
 mod read;
+mod record;
 mod schema;
+mod search;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -21,7 +30,8 @@ use std::thread::JoinHandle;
 use jiff::Timestamp;
 
 use super::{
-    Batch, Blob, Letter, LetterQuery, Queued, Reservation, RunNo, RunQuery, RunRow, RunStatus, Store, StoreError,
+    AuditLine, Batch, Blob, Letter, LetterQuery, Queued, Reservation, RunNo, RunQuery, RunRow, RunStatus, Store,
+    StoreError,
 };
 use crate::id::RunId;
 
@@ -46,12 +56,17 @@ impl SqliteStore {
     /// # Errors
     /// `Locked` where another process owns it, `Newer` where a later version made it, `Failed` and `Full` otherwise.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        Self::open_with(dir, writer::LOG)
+    }
+
+    /// As `open`; `log` is how many bytes the log may hold before it is sorted into the tables.
+    fn open_with(dir: &Path, log: usize) -> Result<Self, StoreError> {
         let lock = schema::lock_folder(dir)?;
         let file = dir.join(schema::FILE);
         let connection = schema::open_writer(&file)?;
         let commits = Arc::new(AtomicU64::new(0));
         let (queue, batches) = std::sync::mpsc::channel();
-        let mut writer = writer::WriterLoop::new(connection, Arc::clone(&commits));
+        let mut writer = writer::WriterLoop::new(connection, Arc::clone(&commits), log)?;
         let thread = std::thread::Builder::new()
             .name("journal".into())
             .spawn(move || writer.run(&batches))
@@ -91,27 +106,27 @@ impl Store for SqliteStore {
     }
 
     fn run(&self, id: &RunId) -> Result<Option<RunRow>, StoreError> {
-        self.reads.with(|connection| read::run(connection, id))
+        self.reads.with(|connection| search::run(connection, id))
     }
 
     fn runs(&self, query: &RunQuery) -> Result<Vec<RunRow>, StoreError> {
-        self.reads.with(|connection| read::runs(connection, query))
+        self.reads.with(|connection| search::runs(connection, query))
     }
 
     fn run_numbered(&self, no: RunNo) -> Result<Option<RunRow>, StoreError> {
-        self.reads.with(|connection| read::run_numbered(connection, no))
+        self.reads.with(|connection| read::run_no(connection, &tail::Tail::read(connection)?, no))
     }
 
     fn queued(&self, after: RunNo, limit: usize) -> Result<Queued, StoreError> {
-        self.reads.with(|connection| read::queued(connection, after, limit))
+        self.reads.with(|connection| going::queued(connection, after, limit))
     }
 
     fn awake(&self) -> Result<Vec<RunNo>, StoreError> {
-        self.reads.with(read::awake)
+        self.reads.with(going::awake)
     }
 
     fn sleepers(&self) -> Result<Vec<(RunNo, Timestamp)>, StoreError> {
-        self.reads.with(read::sleepers)
+        self.reads.with(going::sleepers)
     }
 
     fn turns(&self, run: RunNo) -> Result<Vec<Vec<u8>>, StoreError> {
@@ -135,7 +150,7 @@ impl Store for SqliteStore {
     }
 
     fn is_known(&self, flow: &str, key: &str) -> Result<bool, StoreError> {
-        self.reads.with(|connection| read::is_known(connection, flow, key))
+        self.reads.with(|connection| search::is_known(connection, flow, key))
     }
 
     fn skipped(&self, flow: &str, key: &str) -> Result<Option<(Timestamp, Vec<u8>)>, StoreError> {
@@ -148,6 +163,10 @@ impl Store for SqliteStore {
 
     fn letter(&self, id: &str) -> Result<Option<Letter>, StoreError> {
         self.reads.with(|connection| read::letter(connection, id))
+    }
+
+    fn audit(&self, after: i64, limit: usize) -> Result<Vec<AuditLine>, StoreError> {
+        self.reads.with(|connection| read::audit(connection, after, limit))
     }
 
     fn counts(&self) -> Result<BTreeMap<RunStatus, u64>, StoreError> {

@@ -15,6 +15,7 @@ mod docs;
 mod engine;
 mod faults;
 mod invariants;
+mod journals;
 mod matrix;
 mod polling;
 mod reload;

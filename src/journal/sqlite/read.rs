@@ -1,15 +1,20 @@
 //! Reading rows, on a few read-only connections that are shared by whoever asks.
+//!
+//! What a reader sees is one snapshot: the tables, and over them the tail of the log. Lists of runs: see `search`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row, ToSql, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::schema::{self, instant, nanos};
+use super::pack;
+use super::record::{Part, status_of};
+use super::schema::{self, PART_BITS, instant, nanos};
+use super::tail::{Line, Pending, Tail};
 use crate::id::{RunId, digest16};
-use crate::journal::{Blob, Letter, LetterQuery, Queued, Reservation, RunNo, RunQuery, RunRow, RunStatus, StoreError};
+use crate::journal::{AuditLine, Blob, Letter, LetterQuery, Reservation, RunNo, RunRow, RunStatus, StoreError};
 use crate::value::Value;
 
 /// Connections kept open for the next reader.
@@ -32,7 +37,8 @@ impl Pool {
             Some(connection) => connection,
             None => schema::open_reader(&self.file)?,
         };
-        let result = read(&connection);
+        // What is read in several steps is of one moment.
+        let result = snapshot(&connection, read);
         let mut idle = self.idle();
         if result.is_ok() && idle.len() < KEPT {
             idle.push(connection);
@@ -49,112 +55,226 @@ impl Pool {
     }
 }
 
-const RUN: &str = "SELECT r.no, r.id, r.flow, r.version, r.trigger_type, r.key, r.status, r.reason, r.accepted,
-    r.occurred, r.ended, r.effects, d.payload, d.inputs FROM runs r LEFT JOIN run_data d ON d.run = r.no";
-
-pub(super) fn run(connection: &Connection, id: &RunId) -> Result<Option<RunRow>, StoreError> {
-    let mut statement = connection.prepare_cached(&format!("{RUN} WHERE r.id = ?1"))?;
-    let mut found = statement.query([id.as_str()])?;
-    found.next()?.map(run_row).transpose()
+fn snapshot<T>(
+    connection: &Connection,
+    read: impl FnOnce(&Connection) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    connection.prepare_cached("BEGIN")?.execute([])?;
+    let result = read(connection);
+    let ended = connection.prepare_cached("ROLLBACK")?.execute([]);
+    let result = result?;
+    ended?;
+    Ok(result)
 }
 
-pub(super) fn runs(connection: &Connection, query: &RunQuery) -> Result<Vec<RunRow>, StoreError> {
-    let mut clauses: Vec<&str> = vec![];
-    let mut values: Vec<Box<dyn ToSql>> = vec![];
-    let mut add = |clause: &'static str, value: Box<dyn ToSql>| {
-        clauses.push(clause);
-        values.push(value);
-    };
-    if let Some(flow) = &query.flow {
-        add("r.flow = ?", Box::new(flow.clone()));
-    }
-    if let Some(status) = query.status {
-        add("r.status = ?", Box::new(status.as_str()));
-    }
-    if let Some(since) = query.since {
-        add("r.accepted >= ?", Box::new(nanos(since)));
-    }
-    if let Some(before) = query.before {
-        add("r.no < ?", Box::new(before));
-    }
-    if let Some(key) = &query.key {
-        // Compared as text, not with LIKE: what people type holds `_` and `%`, and case matters in ids.
-        add("(r.key = ? OR substr(r.key, -length(?)) = ?)", Box::new(key.clone()));
-        let ending = format!(":{key}");
-        values.extend([Box::new(ending.clone()) as Box<dyn ToSql>, Box::new(ending)]);
-    }
-    let filter = if clauses.is_empty() { String::new() } else { format!(" WHERE {}", clauses.join(" AND ")) };
-    values.push(Box::new(if query.limit == 0 { -1 } else { i64::try_from(query.limit).unwrap_or(i64::MAX) }));
-    let sql = format!("{RUN}{filter} ORDER BY r.no DESC LIMIT ?");
-    let values: Vec<&dyn ToSql> = values.iter().map(|value| &**value).collect();
-    rows(connection, &sql, &values)
-}
+/// A run's row, with what the log says of it.
+const RUN: &str = "SELECT r.no, f.name, o.version, o.trigger_type, o.prefix, r.key, r.status, r.reason, r.accepted,
+    r.occurred, r.ended, r.effects, r.parts FROM runs r JOIN origins o ON o.no = r.origin JOIN flows f ON f.no = r.flow
+    WHERE r.no = ?1";
 
-pub(super) fn run_numbered(connection: &Connection, no: RunNo) -> Result<Option<RunRow>, StoreError> {
-    let mut statement = connection.prepare_cached(&format!("{RUN} WHERE r.no = ?1"))?;
+/// A run by its number; `None` where there is none. What of it can't be read is said and left empty: the run is listed as
+/// one that waits, and never goes on.
+pub(super) fn run_no(connection: &Connection, tail: &Tail, no: RunNo) -> Result<Option<RunRow>, StoreError> {
+    let pending = tail.runs.get(&no);
+    let mut unread = vec![];
+    let mut statement = connection.prepare_cached(RUN)?;
     let mut found = statement.query([no])?;
-    found.next()?.map(run_row).transpose()
+    let mut run = match (found.next()?, pending) {
+        (Some(row), _) => {
+            let (mut run, parts) = run_row(row, &mut unread)?;
+            // What it was given is in its first part. A payload that was forgotten after its time is an empty map.
+            let first = match part(connection, no, 0) {
+                Ok(Some(first)) if parts > 0 => given(&first),
+                Err(StoreError::Damaged(_)) => None,
+                Err(error) => return Err(error),
+                Ok(_) => Some((Value::empty(), Value::empty())),
+            };
+            match first {
+                Some(given) => (run.payload, run.inputs) = given,
+                None => unread.push("payload"),
+            }
+            run
+        }
+        (None, Some(pending)) => match started(connection, no, pending)? {
+            Some(run) => run,
+            None => return Ok(None),
+        },
+        (None, None) => return Ok(None),
+    };
+    if let Some(pending) = pending {
+        if let Some((status, reason)) = &pending.status {
+            (run.status, run.reason, run.ended) = (*status, reason.clone(), pending.ended.map(instant));
+            unread.retain(|what| *what != "status");
+        }
+        if let Some(effects) = &pending.effects {
+            match effects_of(Some(effects)) {
+                Some(effects) => run.effects = effects,
+                None => unread.push("effects"),
+            }
+        }
+    }
+    if !unread.is_empty() {
+        let what = unread.join(", ");
+        let damage =
+            format!("its {what} cannot be read: the store is damaged; cancel it, or take the store from a backup");
+        if !run.status.is_final() {
+            (run.status, run.reason) = (RunStatus::Waiting, Some(damage.clone()));
+        }
+        run.damaged = Some(damage);
+    }
+    Ok(Some(run))
 }
 
-/// The last number is read first: what is accepted between the two reads is beyond the horizon.
-pub(super) fn queued(connection: &Connection, after: RunNo, limit: usize) -> Result<Queued, StoreError> {
-    let last = connection.prepare_cached("SELECT coalesce(max(no), 0) FROM runs")?.query_row([], |row| row.get(0))?;
-    let most = i64::try_from(limit).unwrap_or(i64::MAX);
-    let sql = "SELECT no FROM runs WHERE status = ?1 AND no > ?2 AND no <= ?3 ORDER BY no LIMIT ?4";
+/// A run that only the log knows.
+fn started(connection: &Connection, no: RunNo, pending: &Pending) -> Result<Option<RunRow>, StoreError> {
+    let Some(start) = &pending.start else { return Ok(None) };
+    let sql = "SELECT f.name, o.version, o.trigger_type, o.prefix FROM origins o JOIN flows f ON f.no = o.flow
+               WHERE o.no = ?1";
     let mut statement = connection.prepare_cached(sql)?;
-    let numbers = statement.query_map(params![RunStatus::Queued.as_str(), after, last, most], |row| row.get(0))?;
-    let numbers: Vec<RunNo> = numbers.collect::<Result<_, _>>()?;
-    // Where the limit cut the list, only what is in it was seen.
-    let more = numbers.len() >= limit;
-    let horizon = numbers.last().filter(|_| more).copied().unwrap_or(last);
-    let sql = format!("{RUN} WHERE r.status = ?1 AND r.no > ?2 AND r.no <= ?3 ORDER BY r.no");
-    let rows = rows(connection, &sql, &[&RunStatus::Queued.as_str(), &after, &horizon])?;
-    Ok(Queued { rows, horizon, more })
+    let (flow, version, trigger, prefix): (String, String, String, String) =
+        statement.query_row([start.origin], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+    let (payload, inputs) = given(&pending.parts).ok_or_else(|| damaged(no, "payload"))?;
+    let key = prefix + &start.key;
+    let accepted = instant(start.accepted);
+    Ok(Some(RunRow {
+        no,
+        id: RunId::new(accepted, &flow, &key),
+        flow: flow.into(),
+        version: version.into(),
+        trigger: trigger.into(),
+        key,
+        status: RunStatus::Queued,
+        reason: None,
+        accepted,
+        occurred: instant(start.occurred),
+        ended: None,
+        payload,
+        inputs,
+        effects: BTreeMap::new(),
+        damaged: None,
+    }))
 }
 
-pub(super) fn awake(connection: &Connection) -> Result<Vec<RunNo>, StoreError> {
-    // One step of the index for each word that stands there, a damaged one among them, however many runs have it.
-    let sql = "WITH RECURSIVE words (word) AS (SELECT min(status) FROM runs
-               UNION ALL SELECT (SELECT min(status) FROM runs WHERE status > word) FROM words WHERE word IS NOT NULL)
-               SELECT word FROM words WHERE word IS NOT NULL";
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut words = statement.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
-    let begun = |status: RunStatus| !status.is_final() && status != RunStatus::Queued;
-    words.retain(|word| RunStatus::parse(word).is_none_or(begun));
-    let places = vec!["?"; words.len()].join(", ");
-    let sql = format!("SELECT no FROM runs WHERE status IN ({places}) AND wake IS NULL ORDER BY no");
-    let mut statement = connection.prepare_cached(&sql)?;
-    let found = statement.query_map(params_from_iter(words), |row| row.get(0))?;
-    Ok(found.collect::<Result<_, _>>()?)
+fn run_row(row: &Row<'_>, unread: &mut Vec<&str>) -> Result<(RunRow, i64), StoreError> {
+    let no = row.get(0)?;
+    let flow: String = row.get(1)?;
+    let key = row.get::<_, String>(4)? + row.get_ref(5)?.as_str().map_err(rusqlite::Error::from)?;
+    let accepted = instant(row.get(8)?);
+    let effects: Option<String> = row.get(11)?;
+    let (effects, status) = (effects_of(effects.as_deref()), status_of(row.get(6)?));
+    if effects.is_none() {
+        unread.push("effects");
+    }
+    if status.is_none() {
+        unread.push("status");
+    }
+    let run = RunRow {
+        no,
+        id: RunId::new(accepted, &flow, &key),
+        flow: flow.into(),
+        version: row.get(2)?,
+        trigger: row.get(3)?,
+        key,
+        status: status.unwrap_or(RunStatus::Waiting),
+        reason: row.get(7)?,
+        accepted,
+        occurred: instant(row.get(9)?),
+        ended: row.get::<_, Option<i64>>(10)?.map(instant),
+        payload: Value::empty(),
+        inputs: Value::empty(),
+        effects: effects.unwrap_or_default(),
+        damaged: None,
+    };
+    Ok((run, row.get(12)?))
 }
 
-pub(super) fn sleepers(connection: &Connection) -> Result<Vec<(RunNo, Timestamp)>, StoreError> {
-    let sql = "SELECT no, wake FROM runs WHERE wake IS NOT NULL AND wake < ?1 ORDER BY wake, no";
+fn effects_of(text: Option<&str>) -> Option<BTreeMap<String, u64>> {
+    text.filter(|text| !text.is_empty()).map_or(Some(BTreeMap::new()), |text| serde_json::from_str(text).ok())
+}
+
+/// Payload and inputs, from the parts that hold them.
+fn given(mut parts: &[u8]) -> Option<(Value, Value)> {
+    match Part::read(&mut parts)? {
+        Part::Given { payload, inputs } => {
+            Some((serde_json::from_slice(payload).ok()?, serde_json::from_slice(inputs).ok()?))
+        }
+        _ => Some((Value::empty(), Value::empty())),
+    }
+}
+
+pub(super) fn part(connection: &Connection, run: RunNo, number: i64) -> Result<Option<Vec<u8>>, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT body FROM parts WHERE no = ?1")?;
+    let body: Option<Vec<u8>> = statement.query_row([(run << PART_BITS) | number], |row| row.get(0)).optional()?;
+    body.map(|body| pack::unpack(&body, |model| pack::model_text(connection, model))).transpose()
+}
+
+/// Calls `each` with every part of a run, in the order in which they were written.
+fn parts(
+    connection: &Connection,
+    tail: &Tail,
+    run: RunNo,
+    mut each: impl FnMut(Part<'_>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let sql = "SELECT body FROM parts WHERE no >= ?1 AND no < ?2 ORDER BY no";
     let mut statement = connection.prepare_cached(sql)?;
-    let found = statement.query_map([schema::NEVER], |row| Ok((row.get(0)?, instant(row.get(1)?))))?;
-    Ok(found.collect::<Result<_, _>>()?)
+    let mut found = statement.query([run << PART_BITS, (run + 1) << PART_BITS])?;
+    let mut read = |mut raw: &[u8]| {
+        while !raw.is_empty() {
+            each(Part::read(&mut raw).ok_or_else(|| damaged(run, "rows"))?)?;
+        }
+        Ok::<(), StoreError>(())
+    };
+    while let Some(row) = found.next()? {
+        let body = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
+        read(&pack::unpack(body, |model| pack::model_text(connection, model))?)?;
+    }
+    tail.runs.get(&run).map_or(Ok(()), |pending| read(&pending.parts))
 }
 
 pub(super) fn turns(connection: &Connection, run: RunNo) -> Result<Vec<Vec<u8>>, StoreError> {
-    let mut statement = connection.prepare_cached("SELECT seq, body FROM turns WHERE run = ?1 ORDER BY seq")?;
-    let found = statement.query_map([run], |row| Ok((row.get::<_, u32>(0)?, row.get(1)?)))?;
     let mut bodies = vec![];
-    for turn in found {
-        let (seq, body) = turn?;
+    parts(connection, &Tail::read(connection)?, run, |part| {
+        let Part::Turn { seq, body } = part else { return Ok(()) };
         if usize::try_from(seq) != Ok(bodies.len()) {
             return Err(StoreError::Damaged(format!("run number {run} lacks turn {}", bodies.len())));
         }
-        bodies.push(body);
-    }
+        bodies.push(body.to_vec());
+        Ok(())
+    })?;
     Ok(bodies)
 }
 
+/// The last one of each path and attempt.
 pub(super) fn blobs(connection: &Connection, run: RunNo) -> Result<Vec<Blob>, StoreError> {
-    let sql = "SELECT path, attempt, body FROM blobs WHERE run = ?1 ORDER BY path, attempt";
+    let mut found = BTreeMap::new();
+    parts(connection, &Tail::read(connection)?, run, |part| {
+        if let Part::Answer { path, attempt, body } = part {
+            found.insert((path.to_owned(), attempt), body.to_vec());
+        }
+        Ok(())
+    })?;
+    Ok(found.into_iter().map(|((path, attempt), body)| Blob { path, attempt, body }).collect())
+}
+
+/// Runs whose keys are not in `seen` yet, by the hash of flow and key.
+pub(super) fn unseen(connection: &Connection, tail: &Tail) -> Result<HashMap<[u8; 16], RunNo>, StoreError> {
+    let sql = "SELECT r.no, f.name, o.prefix || r.key FROM runs r
+               JOIN origins o ON o.no = r.origin JOIN flows f ON f.no = r.flow
+               WHERE r.no > coalesce((SELECT value FROM marks WHERE name = 'seen'), 0)";
     let mut statement = connection.prepare_cached(sql)?;
-    let found =
-        statement.query_map([run], |row| Ok(Blob { path: row.get(0)?, attempt: row.get(1)?, body: row.get(2)? }))?;
-    Ok(found.collect::<Result<_, _>>()?)
+    let mut rows = statement.query([])?;
+    let mut found = HashMap::new();
+    let mut add = |no: RunNo, flow: &str, key: &str| found.insert(digest16(&[flow, key]), no);
+    while let Some(row) = rows.next()? {
+        let (flow, key): (String, String) = (row.get(1)?, row.get(2)?);
+        add(row.get(0)?, &flow, &key);
+    }
+    for (no, pending) in &tail.runs {
+        if let Some(run) = started(connection, *no, pending)? {
+            add(*no, &run.flow, &run.key);
+        }
+    }
+    Ok(found)
 }
 
 pub(super) fn bundle(connection: &Connection, version: &str) -> Result<Option<Vec<u8>>, StoreError> {
@@ -174,11 +294,6 @@ pub(super) fn reservations(connection: &Connection, since: Timestamp) -> Result<
     Ok(found.collect::<Result<_, _>>()?)
 }
 
-pub(super) fn is_known(connection: &Connection, flow: &str, key: &str) -> Result<bool, StoreError> {
-    let mut statement = connection.prepare_cached("SELECT 1 FROM runs WHERE dedupe = ?1")?;
-    Ok(statement.exists([digest16(&[flow, key])])?)
-}
-
 pub(super) fn skipped(
     connection: &Connection,
     flow: &str,
@@ -190,9 +305,6 @@ pub(super) fn skipped(
 }
 
 pub(super) fn letters(connection: &Connection, query: &LetterQuery) -> Result<Vec<Letter>, StoreError> {
-    if !has_letters(connection)? {
-        return Ok(vec![]);
-    }
     let sql = "SELECT flow, key, at, body FROM letters WHERE dropped = 0 AND (?1 IS NULL OR flow = ?1) AND at >= ?2
                ORDER BY at DESC, flow DESC, key DESC LIMIT ?3";
     let limit = if query.limit == 0 { -1 } else { i64::try_from(query.limit).unwrap_or(i64::MAX) };
@@ -202,9 +314,6 @@ pub(super) fn letters(connection: &Connection, query: &LetterQuery) -> Result<Ve
 }
 
 pub(super) fn letter(connection: &Connection, id: &str) -> Result<Option<Letter>, StoreError> {
-    if !has_letters(connection)? {
-        return Ok(None);
-    }
     let sql = "SELECT flow, key, at, body FROM letters WHERE id = ?1 AND dropped = 0";
     Ok(connection.prepare_cached(sql)?.query_row([id], a_letter).optional()?)
 }
@@ -213,101 +322,55 @@ fn a_letter(row: &Row<'_>) -> rusqlite::Result<Letter> {
     Ok(Letter { flow: row.get(0)?, key: row.get(1)?, at: instant(row.get(2)?), body: row.get(3)? })
 }
 
-/// A store that no service of this version has opened yet has no table of letters.
-fn has_letters(connection: &Connection) -> Result<bool, StoreError> {
-    let found = connection.prepare_cached("SELECT 1 FROM sqlite_master WHERE name = 'letters'")?.exists([])?;
-    Ok(found)
+/// How many runs have each status: what the tables say, corrected by the log.
+pub(super) fn counts(connection: &Connection) -> Result<BTreeMap<RunStatus, u64>, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT status, n FROM tallies")?;
+    let found = statement.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
+    let mut counts: BTreeMap<RunStatus, i64> = BTreeMap::new();
+    for pair in found {
+        let (number, count) = pair?;
+        // A status that is no number of ours is listed as one that waits.
+        *counts.entry(status_of(number).unwrap_or(RunStatus::Waiting)).or_default() += count;
+    }
+    for (no, pending) in &Tail::read(connection)?.runs {
+        let after = pending.status.as_ref().map(|(status, _)| *status);
+        if pending.start.is_some() {
+            *counts.entry(after.unwrap_or(RunStatus::Queued)).or_default() += 1;
+        } else if let Some(after) = after {
+            let sql = "SELECT status FROM runs WHERE no = ?1";
+            let before: Option<i64> = connection.prepare_cached(sql)?.query_row([no], |row| row.get(0)).optional()?;
+            if let Some(before) = before.and_then(status_of) {
+                *counts.entry(before).or_default() -= 1;
+                *counts.entry(after).or_default() += 1;
+            }
+        }
+    }
+    Ok(counts.into_iter().filter(|(_, n)| *n > 0).map(|(status, n)| (status, n.unsigned_abs())).collect())
 }
 
-pub(super) fn counts(connection: &Connection) -> Result<BTreeMap<RunStatus, u64>, StoreError> {
-    let mut statement = connection.prepare_cached("SELECT status, count(*) FROM runs GROUP BY status")?;
-    let found = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
-    let mut counts = BTreeMap::new();
-    for pair in found {
-        let (word, count) = pair?;
-        // A status that is no word is listed as one that waits.
-        *counts.entry(RunStatus::parse(&word).unwrap_or(RunStatus::Waiting)).or_default() += count;
+pub(super) fn audit(connection: &Connection, after: i64, limit: usize) -> Result<Vec<AuditLine>, StoreError> {
+    let line = |no: i64, at: i64, hash: &[u8], body: Vec<u8>| {
+        // A hash of another length is a fault that whoever verifies the chain finds.
+        AuditLine { no, at: instant(at), hash: hash.try_into().unwrap_or_default(), body }
+    };
+    let sql = "SELECT no, at, hash, body FROM audit WHERE no > ?1 ORDER BY no LIMIT ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params![after, i64::try_from(limit).unwrap_or(i64::MAX)])?;
+    let mut lines = vec![];
+    while let Some(row) = rows.next()? {
+        let (hash, body): (Vec<u8>, Vec<u8>) = (row.get(2)?, row.get(3)?);
+        // So is a body that can't be unpacked: it is given as it lies there.
+        lines.push(line(row.get(0)?, row.get(1)?, &hash, pack::unpack_line(&body).unwrap_or(body)));
     }
-    Ok(counts)
+    let recent = Tail::read(connection)?.audit.into_iter().filter(|line| line.no > after);
+    lines.extend(recent.take(limit - lines.len()).map(|Line { no, at, hash, body }| line(no, at, &hash, body)));
+    Ok(lines)
 }
 
 fn one(connection: &Connection, sql: &str, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
     Ok(connection.prepare_cached(sql)?.query_row([key], |row| row.get(0)).optional()?)
 }
 
-/// A list of runs. One row that can't be read must not take the others from whoever asks: a service that could not start
-/// for it would be worse. It is left out, and said.
-fn rows(connection: &Connection, sql: &str, values: &[&dyn ToSql]) -> Result<Vec<RunRow>, StoreError> {
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut found = statement.query(params_from_iter(values))?;
-    let mut rows = vec![];
-    while let Some(row) = found.next()? {
-        match run_row(row) {
-            Ok(run) => rows.push(run),
-            Err(error) => {
-                let id: String = row.get(1).unwrap_or_default();
-                tracing::error!(run = %id, %error, "a run is left out; take the store from a backup, or report this");
-            }
-        }
-    }
-    Ok(rows)
-}
-
-/// A run. What of it can't be read is said and left empty: the run is listed as one that waits, and never goes on.
-fn run_row(row: &Row<'_>) -> Result<RunRow, StoreError> {
-    let no = row.get(0)?;
-    let id: String = row.get(1)?;
-    let id = RunId::parse(&id).ok_or_else(|| damaged(no, "id"))?;
-    let mut unread: Vec<&str> = vec![];
-    let mut note = |what: &'static str| unread.push(what);
-    let effects: Option<String> = row.get(11)?;
-    let effects = effects.map_or(Ok(BTreeMap::new()), |text| serde_json::from_str(&text));
-    let (payload, inputs) = (value(row.get(12)?), value(row.get(13)?));
-    let status = RunStatus::parse(&row.get::<_, String>(6)?);
-    if effects.is_err() {
-        note("effects");
-    }
-    if payload.is_none() {
-        note("payload");
-    }
-    if inputs.is_none() {
-        note("inputs");
-    }
-    if status.is_none() {
-        note("status");
-    }
-    let damaged = (!unread.is_empty()).then(|| {
-        let what = unread.join(", ");
-        format!("its {what} cannot be read: the store is damaged; cancel it, or take the store from a backup")
-    });
-    let (mut status, mut reason) = (status.unwrap_or(RunStatus::Waiting), row.get(7)?);
-    if let (Some(damage), false) = (&damaged, status.is_final()) {
-        (status, reason) = (RunStatus::Waiting, Some(damage.clone()));
-    }
-    Ok(RunRow {
-        no,
-        id,
-        flow: row.get(2)?,
-        version: row.get(3)?,
-        trigger: row.get(4)?,
-        key: row.get(5)?,
-        status,
-        reason,
-        accepted: instant(row.get(8)?),
-        occurred: instant(row.get(9)?),
-        ended: row.get::<_, Option<i64>>(10)?.map(instant),
-        payload: payload.unwrap_or_else(Value::empty),
-        inputs: inputs.unwrap_or_else(Value::empty),
-        effects: effects.unwrap_or_default(),
-        damaged,
-    })
-}
-
-/// A payload that was forgotten after its time is an empty map.
-fn value(text: Option<String>) -> Option<Value> {
-    text.map_or(Some(Value::empty()), |text| serde_json::from_str(&text).ok())
-}
-
 fn damaged(no: RunNo, what: &str) -> StoreError {
-    StoreError::Failed(format!("run number {no}: its {what} cannot be read: the store is damaged"))
+    StoreError::Damaged(format!("run number {no}: its {what} cannot be read"))
 }

@@ -9,59 +9,75 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
+use super::migrate;
+use crate::clock::Clock;
 use crate::journal::StoreError;
 
 /// The database's name in the store's folder.
 pub(super) const FILE: &str = "watchfloor.db";
 
 /// The format that this version writes; kept in `user_version`.
-const VERSION: i64 = 2;
-
-/// `runs.wake` of a run that only a person makes go on; NULL stands for a run that does not sleep.
-pub(super) const NEVER: i64 = i64::MAX;
+pub(super) const VERSION: i64 = 3;
 
 /// How long to wait for another connection's lock: only recovery after a crash takes one that blocks.
 const BUSY: Duration = Duration::from_secs(10);
 
-/// `runs` is small and changes with each status; the payload lies apart, so that no status rewrites it.
-const TABLES: &str = "
-CREATE TABLE runs (
+/// Runs whose times of acceptance are kept together, so that a search by time need not look at each.
+pub(super) const BLOCK: i64 = 1024;
+
+/// A part's number: the run's, and below it the part's own.
+pub(super) const PART_BITS: u32 = 20;
+
+/// `log` is what was committed and is not yet sorted into `runs`, `parts` and `audit`. What runs have in common is in
+/// `origins`; their status is a number and so is when they wake (see `record`), `seen` holds the hashes of their keys, `tallies` how many have which
+/// status, `blocks` the first and last acceptance of each block of numbers.
+pub(super) const RUN_TABLES: &str = "
+CREATE TABLE log (no INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT;
+CREATE TABLE flows (no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+CREATE TABLE origins (
     no INTEGER PRIMARY KEY,
-    id TEXT NOT NULL UNIQUE,
-    flow TEXT NOT NULL,
+    flow INTEGER NOT NULL,
     version TEXT NOT NULL,
     trigger_type TEXT NOT NULL,
+    prefix TEXT NOT NULL,
+    whole INTEGER NOT NULL,
+    UNIQUE (flow, version, trigger_type, prefix, whole)
+) STRICT;
+CREATE TABLE runs (
+    no INTEGER PRIMARY KEY,
+    flow INTEGER NOT NULL,
+    origin INTEGER NOT NULL,
     key TEXT NOT NULL,
-    dedupe BLOB NOT NULL UNIQUE,
-    status TEXT NOT NULL,
+    status INTEGER NOT NULL,
     reason TEXT,
     accepted INTEGER NOT NULL,
     occurred INTEGER NOT NULL,
     ended INTEGER,
+    wake INTEGER,
     effects TEXT,
-    wake INTEGER
+    turns INTEGER NOT NULL,
+    parts INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX runs_by_status ON runs (status, no);
-CREATE INDEX runs_by_flow ON runs (flow, no);
+CREATE INDEX runs_by_status ON runs (status);
+CREATE INDEX runs_by_flow ON runs (flow, status);
 CREATE INDEX runs_asleep ON runs (wake) WHERE wake IS NOT NULL;
-CREATE TABLE run_data (
-    run INTEGER PRIMARY KEY,
-    payload TEXT NOT NULL,
-    inputs TEXT NOT NULL
+CREATE TABLE parts (no INTEGER PRIMARY KEY, body BLOB NOT NULL) STRICT;
+CREATE TABLE models (
+    no INTEGER PRIMARY KEY,
+    origin INTEGER NOT NULL,
+    made INTEGER NOT NULL,
+    body BLOB NOT NULL
 ) STRICT;
-CREATE TABLE turns (
-    run INTEGER NOT NULL,
-    seq INTEGER NOT NULL,
-    body BLOB NOT NULL,
-    PRIMARY KEY (run, seq)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE blobs (
-    run INTEGER NOT NULL,
-    path TEXT NOT NULL,
-    attempt INTEGER NOT NULL,
-    body BLOB NOT NULL,
-    UNIQUE (run, path, attempt)
-) STRICT;
+CREATE INDEX models_by_origin ON models (origin);
+CREATE TABLE seen (hash BLOB NOT NULL PRIMARY KEY, run INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE tallies (status INTEGER PRIMARY KEY, n INTEGER NOT NULL) STRICT;
+CREATE TABLE blocks (no INTEGER PRIMARY KEY, low INTEGER NOT NULL, high INTEGER NOT NULL) STRICT;
+CREATE TABLE marks (name TEXT NOT NULL PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE audit (no INTEGER PRIMARY KEY, at INTEGER NOT NULL, hash BLOB NOT NULL, body BLOB NOT NULL) STRICT;
+";
+
+/// Small things with names of their own.
+const TABLES: &str = "
 CREATE TABLE bundles (version TEXT NOT NULL PRIMARY KEY, body BLOB NOT NULL) STRICT;
 CREATE TABLE named (name TEXT NOT NULL PRIMARY KEY, body BLOB NOT NULL) STRICT;
 CREATE TABLE reservations (
@@ -83,17 +99,10 @@ CREATE TABLE skipped (
     body BLOB NOT NULL,
     PRIMARY KEY (flow, key)
 ) STRICT;
-CREATE TABLE audit (no INTEGER PRIMARY KEY, at INTEGER NOT NULL, body BLOB NOT NULL) STRICT;
 ";
 
-/// From format 1, in which no run slept.
-const SLEEP: &str = "
-ALTER TABLE runs ADD COLUMN wake INTEGER;
-CREATE INDEX runs_asleep ON runs (wake) WHERE wake IS NOT NULL;
-";
-
-/// Came after the first stores of this format: made where missing, and a reader does without it.
-const LETTERS: &str = "
+/// Came while format 2 was written: some of its stores have it.
+pub(super) const LETTERS: &str = "
 CREATE TABLE IF NOT EXISTS letters (
     id TEXT NOT NULL PRIMARY KEY,
     flow TEXT NOT NULL,
@@ -159,7 +168,7 @@ fn refuse_shared(_: &Path) -> Result<(), StoreError> {
 }
 
 /// A file that only its owner may read, made where missing and never emptied.
-fn private_file(path: &Path) -> std::io::Result<File> {
+pub(super) fn private_file(path: &Path) -> std::io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
@@ -187,13 +196,12 @@ pub(super) fn open_writer(file: &Path) -> Result<Connection, StoreError> {
          PRAGMA journal_size_limit = 67108864;",
     )?;
     if found == 0 {
-        let create = format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;");
+        let create =
+            format!("BEGIN IMMEDIATE; {RUN_TABLES} {LETTERS} {TABLES} PRAGMA user_version = {VERSION}; COMMIT;");
         connection.execute_batch(&create)?;
+    } else if found < VERSION {
+        migrate::forward(&connection, file, found, Clock::system().now())?;
     }
-    if found == 1 {
-        connection.execute_batch(&format!("BEGIN IMMEDIATE; {SLEEP} PRAGMA user_version = {VERSION}; COMMIT;"))?;
-    }
-    connection.execute_batch(LETTERS)?;
     Ok(connection)
 }
 

@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 
+use rusqlite::types::Value as Cell;
+
 use super::writer::WriterLoop;
 use super::*;
 use crate::journal::conformance::{self, at, offer, start, write};
-use crate::journal::{Answer, Op, Sleep};
+use crate::journal::{Answer, Op};
 
 fn open(dir: &Path) -> SqliteStore {
     SqliteStore::open(dir).unwrap()
@@ -33,10 +35,184 @@ fn hold(store: &dyn Store) -> Sender<()> {
 fn it_keeps_the_contract_of_a_store() {
     let dir = tempfile::tempdir().unwrap();
     let opened = AtomicU64::new(0);
-    conformance::suite(&|| {
-        let n = opened.fetch_add(1, Ordering::Relaxed);
-        Arc::new(open(&dir.path().join(n.to_string())))
-    });
+    // With all that is read still in the log, and with all of it sorted into the tables after each commit.
+    for log in [writer::LOG, 0] {
+        conformance::suite(&|| {
+            let n = opened.fetch_add(1, Ordering::Relaxed);
+            Arc::new(SqliteStore::open_with(&dir.path().join(n.to_string()), log).unwrap())
+        });
+    }
+}
+
+/// A run whose first half is in the tables and whose second half is in the log is one run.
+#[test]
+fn tables_and_log_are_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let turn = |run, seq: u32| Op::Turn { run, seq, body: format!("turn {seq}").into_bytes() };
+    let blob = |run, attempt| Op::Blob { run, path: "/a".into(), attempt, body: vec![7; 300] };
+    let store = open(dir.path());
+    let row = start(&store, "f", "mde:a");
+    write(&store, vec![turn(row.no, 0), blob(row.no, 1)]).unwrap();
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(store.counts().unwrap(), BTreeMap::from([(RunStatus::Queued, 1)]));
+    let other = start(&store, "f", "mde:b");
+    let effects = BTreeMap::from([("email.send".to_owned(), 2)]);
+    let (run, status, ended) = (row.no, RunStatus::Failed, at(50));
+    let finish = Op::Finish { run, status, reason: Some("why".into()), ended, effects: effects.clone() };
+    write(&store, vec![turn(row.no, 1), blob(row.no, 2), finish]).unwrap();
+    assert!(write(&store, vec![turn(row.no, 1)]).is_err());
+    let (duplicate, id) = (vec![Op::Offer(Box::new(offer("f", "mde:a")))], row.id.clone());
+    assert_eq!(write(&store, duplicate.clone()).unwrap(), [Answer::Offered(None)]);
+    let want = RunRow { status, reason: Some("why".into()), ended: Some(ended), effects, ..row };
+    let look = |store: &dyn Store| {
+        assert_eq!(store.run(&id).unwrap().as_ref(), Some(&want));
+        assert_eq!(store.turns(want.no).unwrap(), [b"turn 0".to_vec(), b"turn 1".to_vec()]);
+        assert_eq!(store.blobs(want.no).unwrap().len(), 2);
+        assert_eq!(store.counts().unwrap(), BTreeMap::from([(RunStatus::Queued, 1), (RunStatus::Failed, 1)]));
+        assert_eq!(store.queued(0, 9).unwrap().rows, std::slice::from_ref(&other));
+        assert!(store.awake().unwrap().is_empty());
+        let query = RunQuery { status: Some(RunStatus::Queued), key: Some("b".into()), ..RunQuery::default() };
+        assert_eq!(store.runs(&query).unwrap(), std::slice::from_ref(&other));
+        assert_eq!(store.runs(&RunQuery::default()).unwrap(), [other.clone(), want.clone()]);
+    };
+    look(&store);
+    look(&SqliteStore::open_read(dir.path()).unwrap());
+    drop(store);
+    look(&open(dir.path()));
+}
+
+/// As after a kill: the log was not sorted, and the next start finds all of it.
+#[test]
+fn a_log_that_was_left_behind_is_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join(schema::FILE);
+    std::fs::write(&file, []).unwrap();
+    let mut writer = WriterLoop::new(schema::open_writer(&file).unwrap(), Arc::default(), writer::LOG).unwrap();
+    let ops = vec![Op::Offer(Box::new(offer("f", "mde:a"))), Op::Audit { at: at(0), body: b"{}".to_vec() }];
+    writer.write(vec![Batch { ops: ops.clone(), urgent: true, done: None }]);
+    drop(writer);
+    let mut writer = WriterLoop::new(schema::open_writer(&file).unwrap(), Arc::default(), writer::LOG).unwrap();
+    let (sender, answer) = channel();
+    let done = Box::new(move |result: Result<Vec<Answer>, _>| sender.send(result).unwrap());
+    writer.write(vec![Batch { ops, urgent: true, done: Some(done) }]);
+    assert_eq!(answer.recv().unwrap().unwrap()[0], Answer::Offered(None));
+    drop(writer);
+    let store = SqliteStore { reads: read::Pool::new(file), writer: None, commits: Arc::default(), _lock: None };
+    assert_eq!(store.queued(0, 9).unwrap().rows.len(), 1);
+}
+
+/// Stores of each earlier format, as SQL.
+const OLD: [(&str, i64); 2] = [
+    (include_str!("../../../tests/journals/format-1.sql"), 1),
+    (include_str!("../../../tests/journals/format-2.sql"), 2),
+];
+
+fn old_store(dir: &Path, sql: &str) -> rusqlite::Connection {
+    let file = dir.join(schema::FILE);
+    drop(schema::private_file(&file).unwrap());
+    let store = rusqlite::Connection::open(&file).unwrap();
+    store.execute_batch(sql).unwrap();
+    store
+}
+
+fn backups(dir: &Path) -> Vec<std::path::PathBuf> {
+    let files = dir.read_dir().unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("watchfloor.format-")).collect()
+}
+
+#[test]
+fn a_store_of_an_earlier_format_is_copied_and_brought_forward() {
+    for (sql, format) in OLD {
+        let dir = tempfile::tempdir().unwrap();
+        let old = old_store(dir.path(), sql);
+        let rows = |sql: &str| {
+            let mut statement = old.prepare(sql).unwrap();
+            let columns = statement.column_count();
+            let found = statement
+                .query_map([], |row| (0..columns).map(|n| row.get::<_, Cell>(n)).collect::<Result<Vec<_>, _>>());
+            found.unwrap().collect::<Result<Vec<_>, _>>().unwrap()
+        };
+        let (runs, turns) =
+            (rows("SELECT no, id, key FROM runs ORDER BY no DESC"), rows("SELECT run, body FROM turns"));
+        let (answers, lines) = (rows("SELECT run, path, body FROM blobs"), rows("SELECT at, body FROM audit"));
+        drop(old);
+        assert!(matches!(SqliteStore::open_read(dir.path()), Err(StoreError::Failed(_))), "only the service migrates");
+        let store = open(dir.path());
+        let found = store.runs(&RunQuery::default()).unwrap();
+        let as_rows = found
+            .iter()
+            .map(|run| vec![Cell::from(run.no), Cell::from(run.id.to_string()), Cell::from(run.key.clone())]);
+        assert_eq!(as_rows.collect::<Vec<_>>(), runs);
+        let mut now = (vec![], vec![]);
+        for run in found.iter().rev() {
+            assert!(store.is_known(&run.flow, &run.key).unwrap());
+            assert!(!run.payload.as_map().unwrap().is_empty());
+            now.0.extend(
+                store.turns(run.no).unwrap().into_iter().map(|body| vec![Cell::from(run.no), Cell::from(body)]),
+            );
+            let blobs = store.blobs(run.no).unwrap().into_iter();
+            now.1.extend(blobs.map(|blob| vec![Cell::from(run.no), Cell::from(blob.path), Cell::from(blob.body)]));
+        }
+        assert_eq!(now.0, turns);
+        assert_eq!(now.1.len(), answers.len());
+        assert!(now.1.iter().all(|answer| answers.contains(answer)));
+        let chain = store.audit(0, 1000).unwrap();
+        assert_eq!(chain.len(), lines.len());
+        let counted: u64 = store.counts().unwrap().values().sum();
+        assert_eq!(counted, runs.len() as u64);
+        assert_eq!(store.awake().unwrap().len(), found.iter().filter(|run| !run.status.is_final()).count());
+        drop(store);
+        drop(open(dir.path()));
+        let [backup] = &backups(dir.path())[..] else { panic!("{:?}", backups(dir.path())) };
+        let copy = rusqlite::Connection::open(backup).unwrap();
+        let kept: i64 = copy.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+        assert_eq!(kept, format);
+        #[cfg(unix)]
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&backup.metadata().unwrap().permissions()) & 0o777, 0o600);
+    }
+}
+
+/// What can't be brought forward stays as it was, and a later start begins again.
+#[test]
+fn a_migration_that_fails_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = old_store(dir.path(), OLD[0].0);
+    old.execute_batch("UPDATE runs SET status = 'melted' WHERE no = 9").unwrap();
+    drop(old);
+    assert!(matches!(SqliteStore::open(dir.path()), Err(StoreError::Failed(_))));
+    let file = rusqlite::Connection::open(dir.path().join(schema::FILE)).unwrap();
+    let turns: i64 = file.query_row("SELECT count(*) FROM turns", [], |row| row.get(0)).unwrap();
+    assert!(turns > 0 && backups(dir.path()).is_empty());
+    file.execute_batch("UPDATE runs SET status = 'running' WHERE no = 9").unwrap();
+    drop(file);
+    assert_eq!(open(dir.path()).runs(&RunQuery::default()).unwrap().len(), 10);
+}
+
+/// More keys than are kept in memory, and more prefixes than are shared.
+#[test]
+fn keys_are_known_wherever_they_lie() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open_with(dir.path(), 0).unwrap();
+    let key = |n: usize| format!("{}:k{n}", ["mde", "xdr", "x:y"].get(n % 3).copied().unwrap_or_default());
+    let ops = |keys: std::ops::Range<usize>| keys.map(|n| Op::Offer(Box::new(offer("f", &key(n))))).collect::<Vec<_>>();
+    write(&store, ops(0..5000)).unwrap();
+    let odd: Vec<Op> = (0..40).map(|n| Op::Offer(Box::new(offer("f", &format!("p{n}:odd{n}"))))).collect();
+    write(&store, odd.clone()).unwrap();
+    write(&store, ops(5000..5100)).unwrap();
+    let all = ops(0..5100).into_iter().chain(odd);
+    let again = write(&store, all.collect()).unwrap();
+    assert!(again.iter().all(|answer| *answer == Answer::Offered(None)));
+    let found = |wanted: &str| {
+        let query = RunQuery { key: Some(wanted.into()), ..RunQuery::default() };
+        store.runs(&query).unwrap().into_iter().map(|run| run.key).collect::<Vec<_>>()
+    };
+    for (wanted, key) in [("k3", "mde:k3"), ("x:y:k5", "x:y:k5"), ("y:k5", "x:y:k5"), ("k5099", "x:y:k5099")] {
+        assert_eq!(found(wanted), [key], "{wanted}");
+    }
+    assert_eq!(found("odd39"), ["p39:odd39"]);
+    assert_eq!(found("p39:odd39"), ["p39:odd39"]);
+    assert!(found("5").is_empty());
 }
 
 #[test]
@@ -59,12 +235,14 @@ fn a_reopened_store_has_everything() {
 #[test]
 fn a_damaged_run_does_not_take_the_others() {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path());
+    let store = SqliteStore::open_with(dir.path(), 0).unwrap();
     let (bad, good) = (start(&store, "f", "mde:a"), start(&store, "f", "mde:b"));
     let odd = start(&store, "f", "mde:c");
+    drop(store);
     let other = rusqlite::Connection::open(dir.path().join(schema::FILE)).unwrap();
-    other.execute("UPDATE run_data SET payload = '{' WHERE run = ?1", [bad.no]).unwrap();
-    other.execute("UPDATE runs SET status = 'melted' WHERE no = ?1", [odd.no]).unwrap();
+    other.execute("UPDATE parts SET body = x'00' WHERE no >> ?1 = ?2", [i64::from(schema::PART_BITS), bad.no]).unwrap();
+    other.execute("UPDATE runs SET status = 99 WHERE no = ?1", [odd.no]).unwrap();
+    let store = open(dir.path());
     let rows = [bad.clone(), odd.clone()].map(|row| store.run(&row.id).unwrap().unwrap());
     assert!(rows.iter().all(|row| row.status == RunStatus::Waiting && row.damaged.is_some()), "{rows:?}");
     let reasons = rows.each_ref().map(|row| row.reason.clone().unwrap_or_default());
@@ -73,7 +251,6 @@ fn a_damaged_run_does_not_take_the_others() {
     assert_eq!(queued, [rows[0].clone(), good], "listed, and known to be damaged");
     assert_eq!(store.awake().unwrap(), [odd.no]);
     assert_eq!(store.runs(&RunQuery::default()).unwrap().len(), 3);
-    assert_eq!(store.counts().unwrap(), BTreeMap::from([(RunStatus::Queued, 2), (RunStatus::Waiting, 1)]));
     // What a person ended is over, whatever can be read of it.
     let ended = at(50);
     let cancel = |run| Op::Finish { run, status: RunStatus::Cancelled, reason: None, ended, effects: BTreeMap::new() };
@@ -125,19 +302,6 @@ fn a_newer_store_is_refused() {
     file.execute_batch("PRAGMA user_version = 99").unwrap();
     assert!(matches!(SqliteStore::open(dir.path()), Err(StoreError::Newer { found: 99, .. })));
     assert!(matches!(SqliteStore::open_read(dir.path()), Err(StoreError::Newer { found: 99, .. })));
-}
-
-#[test]
-fn a_store_of_the_first_format_is_brought_forward() {
-    let dir = tempfile::tempdir().unwrap();
-    let row = start(&open(dir.path()), "f", "mde:a");
-    let file = rusqlite::Connection::open(dir.path().join(schema::FILE)).unwrap();
-    file.execute_batch("DROP INDEX runs_asleep; ALTER TABLE runs DROP COLUMN wake; PRAGMA user_version = 1").unwrap();
-    drop(file);
-    let store = open(dir.path());
-    assert_eq!(store.queued(0, 9).unwrap().rows, std::slice::from_ref(&row));
-    write(&store, vec![Op::Sleep { run: row.no, sleep: Sleep::Until(at(1)) }]).unwrap();
-    assert_eq!(store.sleepers().unwrap(), [(row.no, at(1))]);
 }
 
 #[cfg(unix)]
@@ -229,7 +393,7 @@ fn a_full_disk_fails_the_group_and_passes() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join(schema::FILE);
     std::fs::write(&file, []).unwrap();
-    let mut writer = WriterLoop::new(schema::open_writer(&file).unwrap(), Arc::default());
+    let mut writer = WriterLoop::new(schema::open_writer(&file).unwrap(), Arc::default(), writer::LOG).unwrap();
     let pages = |writer: &WriterLoop, limit: u64| {
         writer.connection().execute_batch(&format!("PRAGMA max_page_count = {limit}")).unwrap();
     };
