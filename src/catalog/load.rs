@@ -618,7 +618,7 @@ mod tests {
     fn the_embedded_catalogue_loads() {
         let catalog = builtin().unwrap();
         assert_eq!(catalog.actions.len(), 127);
-        assert_eq!(catalog.triggers.values().filter(|spec| !spec.later).count(), 10);
+        assert_eq!(catalog.triggers.values().filter(|spec| !spec.later).count(), 12);
         let isolate = catalog.action("mde.isolate_machine").unwrap();
         assert_eq!(isolate.confirm.as_ref().unwrap().every, Duration::from_secs(5));
         assert!(isolate.output.field("already").unwrap().optional);

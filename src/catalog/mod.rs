@@ -286,6 +286,16 @@ pub struct TriggerSpec {
     pub example: Arc<str>,
 }
 
+impl TriggerSpec {
+    /// The action that reads one of the listed entities by its id, and the input that takes the id; `None` where there is none.
+    pub fn reread<'a>(&self, catalog: &'a Catalog) -> Option<(&'a Arc<Action>, &'a Arc<str>)> {
+        // `mde.list_alerts` has `mde.get_alert` beside it.
+        let name = self.list.as_deref()?.replacen(".list_", ".get_", 1);
+        let action = catalog.action(name.trim_end_matches('s'))?;
+        Some((action, &action.inputs.iter().find(|param| param.required)?.name))
+    }
+}
+
 /// Everything that flows can use.
 #[derive(Debug, Default)]
 pub struct Catalog {

@@ -28,6 +28,11 @@ impl Calls {
         self.stack.borrow_mut().pop();
     }
 
+    /// The flow that is being checked now.
+    pub(super) fn innermost(&self) -> Option<Arc<str>> {
+        self.stack.borrow().last().cloned()
+    }
+
     /// The flows from the first `name` on, if it is being checked.
     fn cycle(&self, name: &str) -> Option<String> {
         let stack = self.stack.borrow();

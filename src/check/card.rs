@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::program::{CheckedFlow, FlowLimit, Schedule};
+use super::program::{CheckedFlow, FlowLimit, Follows, Schedule};
 use crate::catalog::Effect;
 use crate::flow::model::Mode;
 
@@ -22,6 +22,12 @@ pub struct Card {
     /// Whether `source` is a webhook.
     pub hook: bool,
     pub schedule: Option<Schedule>,
+    /// The flow whose ends start it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<Follows>,
+    /// Whether its events may wait until they are ready.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub waits: bool,
     /// The file's own `mode:`.
     pub mode: Option<Mode>,
     pub limits: Vec<FlowLimit>,
@@ -43,6 +49,8 @@ impl Card {
             source: hook.or(trigger.connection.as_ref()).cloned(),
             hook: hook.is_some(),
             schedule: trigger.schedule.clone(),
+            follows: trigger.follows.clone(),
+            waits: trigger.ready.is_some(),
             mode: flow.mode,
             limits: flow.limits.clone(),
             effect: flow.effect,

@@ -18,7 +18,7 @@ pub(super) fn field(ty: Type, optional: bool) -> Field {
 }
 
 /// A type as flows write it, or as KQL calls it.
-fn type_word(word: &str) -> Option<Type> {
+pub(super) fn type_word(word: &str) -> Option<Type> {
     words::declared_type(word).or(match word {
         "guid" => Some(Type::String),
         "long" => Some(Type::Int),
@@ -180,7 +180,7 @@ pub(super) fn scalar(node: &Node) -> Option<&str> {
 }
 
 /// A constant as YAML reads it: plain words may be bools and numbers, quoted ones are text.
-fn constant(node: &Node) -> Option<Value> {
+pub(super) fn constant(node: &Node) -> Option<Value> {
     Some(match &node.kind {
         Kind::Scalar(scalar) if scalar.style == Style::Plain => match scalar.text.as_str() {
             "true" => Value::Bool(true),

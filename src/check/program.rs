@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::catalog::{Action, ObjectType, Type};
 use crate::expr::{Cond, Expr, Template};
 use crate::flow::model::{Concurrency, Join, Mode, OnTimeout, StopStatus};
-use crate::value::Value;
+use crate::value::{Map, Value};
 
 /// Revision of the engine's behaviour: raised whenever the commands derived from the same inputs change. It stands here,
 /// below the engine, because it is part of what a flow's version is a hash of.
@@ -85,6 +85,44 @@ pub struct CheckedTrigger {
     pub schedule: Option<Schedule>,
     /// The name under `webhooks:` and the fields that are kept.
     pub webhook: Option<(Arc<str>, Vec<InputDecl>)>,
+    /// One run for each item of this list, as `trigger.item`.
+    pub split: Option<Expr>,
+    pub ready: Option<Ready>,
+    pub hunt: Option<Hunt>,
+    pub follows: Option<Follows>,
+}
+
+/// Until when an event is read again before it starts a run.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    pub cond: Cond,
+    pub timeout: Duration,
+    /// An event that is not ready in time starts nothing, and is told as one that could not be judged.
+    pub or_fail: bool,
+}
+
+/// A hunting query whose rows start runs.
+#[derive(Clone, Debug)]
+pub struct Hunt {
+    pub every: Duration,
+    /// What the query is called with, but for its window.
+    pub inputs: Map,
+    /// The type of the query's whole answer, with rows as they are declared.
+    pub output: Type,
+    /// New rows of one evaluation, at most.
+    pub max_rows: usize,
+    pub key: Option<Expr>,
+}
+
+/// The flow whose ends start runs.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Follows {
+    pub flow: Arc<str>,
+    /// How it ended: words of `runs list`.
+    pub statuses: Vec<Arc<str>>,
+    /// Where the flow is named, in bytes of the file.
+    pub start: usize,
+    pub end: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -63,6 +63,13 @@ pub(super) struct Scope {
 }
 
 impl Scope {
+    /// Gives a root another type.
+    pub(super) fn retype(&mut self, name: &str, ty: Type) {
+        if let Some(entry) = self.index.get(name).copied().and_then(|at| self.entries.get_mut(at)) {
+            entry.ty = ty;
+        }
+    }
+
     /// Enters a name. Returns the span of the one that has the name already.
     pub(super) fn define(&mut self, name: &Arc<str>, ty: Type, kind: Kind, span: Span) -> Result<(), Span> {
         if let Some(at) = self.index.get(name).copied() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::cx::Checker;
 use super::fields::scalar;
+use super::options::READY_OPTIONS;
 use super::program::{CheckedTrigger, InputDecl, Missed, Overlap, Schedule, When};
 use crate::catalog::{TriggerSpec, Type};
 use crate::diag::{Span, suggestion};
@@ -15,7 +16,7 @@ use crate::flow::words;
 use crate::yaml::Node;
 
 /// Options that are part of the language and not of this version.
-const LATER_OPTIONS: [&str; 5] = ["batch", "split", "ready", "ready_timeout", "on_not_ready"];
+const LATER_OPTIONS: [&str; 1] = ["batch"];
 
 const FIELDS: &str = "it has five fields, which are minute, hour, day of month, month, day of week";
 
@@ -27,10 +28,12 @@ impl Checker<'_> {
         let output = match &spec {
             Some(spec) if &*spec.name == "webhook" => with_fields(&spec.output, &fields),
             Some(spec) if &*spec.name == "manual" => with_fields(&spec.output, inputs),
+            Some(spec) if &*spec.name == "hunt.rows" => self.row_output(&spec.output, trigger),
             Some(spec) => spec.output.clone(),
             None => Type::Any,
         };
-        self.root("trigger", output);
+        self.root("trigger", output.clone());
+        let split = trigger.split.as_ref().map(|text| self.split(text, &output));
         let filter = trigger.filter.as_ref().map(|filter| self.condition(filter));
         let dedupe = trigger.dedupe.as_ref().map(|text| self.key(text, "`dedupe:`"));
         let concurrency = trigger
@@ -46,6 +49,9 @@ impl Checker<'_> {
             (None, None) => None,
             (kind, named) => Some(self.connection(named.as_ref(), kind, &trigger.kind)),
         };
+        let ready = self.ready(trigger, &spec);
+        let hunt = (&*spec.name == "hunt.rows").then(|| self.hunt(trigger, connection.as_ref()));
+        let follows = (&*spec.name == "flow.finished").then(|| self.follows(trigger));
         let schedule = (&*spec.name == "schedule").then(|| self.schedule(trigger));
         let webhook = (&*spec.name == "webhook").then(|| self.webhook(trigger, fields));
         Some(CheckedTrigger {
@@ -56,6 +62,10 @@ impl Checker<'_> {
             concurrency: concurrency.map(|(key, it)| (it, key.flatten())),
             schedule: schedule.flatten(),
             webhook: webhook.flatten(),
+            split: split.flatten(),
+            ready: ready?,
+            hunt: hunt.flatten(),
+            follows: follows.flatten(),
         })
     }
 
@@ -76,10 +86,15 @@ impl Checker<'_> {
     }
 
     fn unknown_options(&mut self, trigger: &Trigger, spec: &TriggerSpec) {
+        if let Some(key) = trigger.key.as_ref().filter(|_| spec.keys.iter().all(|known| &**known != "key")) {
+            let message = format!("the trigger `{}` has no option `key`", spec.name);
+            self.error("WF0703", key.span, message).help("`dedupe:` gives the key of an event");
+        }
         for (name, _) in &trigger.options {
-            let known = spec.keys.contains(&name.text) || LATER_OPTIONS.contains(&&*name.text);
+            let common = [&LATER_OPTIONS[..], &READY_OPTIONS].concat();
+            let known = spec.keys.contains(&name.text) || common.contains(&&*name.text);
             if !known {
-                let common = ["type", "connection", "where", "dedupe", "concurrency"];
+                let common = ["type", "connection", "where", "dedupe", "concurrency", "split", "ready"];
                 let help = suggestion(&name.text, spec.keys.iter().map(|key| &**key).chain(common));
                 let message = format!("the trigger `{}` has no option `{}`", spec.name, name.text);
                 self.error("WF0703", name.span, message).help_opt(help);
@@ -88,7 +103,7 @@ impl Checker<'_> {
     }
 
     /// An expression that gives a key: text or an int.
-    fn key(&mut self, text: &Text, what: &str) -> Option<Expr> {
+    pub(super) fn key(&mut self, text: &Text, what: &str) -> Option<Expr> {
         let expr = self.expr(text)?;
         if expr.ty.is_text() || matches!(expr.ty, Type::Int | Type::Any) {
             return Some(expr);
@@ -158,7 +173,7 @@ impl Checker<'_> {
         self.error("WF0704", span, format!("`{pattern}` is not a cron pattern")).help(lower_first(reason));
     }
 
-    fn every(&mut self, node: &Node) -> Option<When> {
+    pub(super) fn every(&mut self, node: &Node) -> Option<When> {
         match scalar(node).and_then(words::duration) {
             Some(every) if every >= Duration::from_secs(1) => Some(When::Every(every)),
             _ => {
@@ -169,7 +184,7 @@ impl Checker<'_> {
     }
 
     /// One of a few words; the first is the default.
-    fn choice<T: Copy>(&mut self, given: Option<&(Name, Node)>, words: &[(&str, T)]) -> Option<T> {
+    pub(super) fn choice<T: Copy>(&mut self, given: Option<&(Name, Node)>, words: &[(&str, T)]) -> Option<T> {
         let Some((name, node)) = given else { return words.first().map(|(_, value)| *value) };
         let text = scalar(node).unwrap_or("");
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {

@@ -14,8 +14,8 @@ use crate::check::{self, Card, CheckedFlow};
 use crate::config::Config;
 use crate::error::Error;
 use crate::flow::model::Mode;
-use crate::journal::{Op, Store};
-use crate::trigger::{Compile, Deployed, Deployment, Flows, Given};
+use crate::journal::{Op, RunRow, Store};
+use crate::trigger::{Compile, Deployed, Deployment, Flows, Given, follow};
 use crate::worker::Registry;
 
 /// Compiled flows that are kept. One takes some 40 KiB; those beyond are compiled again when they are needed.
@@ -271,6 +271,10 @@ impl Registry for Pinned {
         let now = self.flows.now();
         // A flow that is gone keeps what the installation gives it.
         now.find(name).map_or_else(|| now.given.mode(name), |deployed| deployed.mode)
+    }
+
+    fn ended(&self, row: &RunRow, now: Timestamp) -> Vec<Op> {
+        follow::ops(&self.flows.now(), row, now)
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use crate::catalog::{Catalog, ConnectionKind};
-use crate::check::{self, Card, CheckedFlow, World};
+use crate::check::{self, Card, CheckedFlow, World, follow};
 use crate::config::Config;
 use crate::diag::{Diagnostic, Severity, Source, Span};
 use crate::error::Error;
@@ -139,6 +139,7 @@ pub(super) fn load(paths: &[PathBuf], catalog: &Catalog, site: &Site) -> Result<
     let (flows, found) = check_all(&texts, catalog, site);
     diagnostics.extend(found);
     let flows = unique(flows, &texts, &mut diagnostics);
+    let flows = followed(flows, &texts, &mut diagnostics);
     diagnostics.sort_by(|a, b| (&a.source.name, a.span.start).cmp(&(&b.source.name, b.span.start)));
     Ok(Loaded { texts, flows, diagnostics })
 }
@@ -228,6 +229,25 @@ fn unique(flows: Vec<(Card, usize)>, texts: &Texts, diagnostics: &mut Vec<Diagno
         }
     }
     kept
+}
+
+/// Flows that follow one another in a circle, or a flow that is not there, are not taken.
+fn followed(flows: Vec<(Card, usize)>, texts: &Texts, diagnostics: &mut Vec<Diagnostic>) -> Vec<(Card, usize)> {
+    let cards: Vec<&Card> = flows.iter().map(|(card, _)| card).collect();
+    let faults = follow::faults(&cards);
+    for fault in &faults {
+        let Some((card, index)) = flows.get(fault.flow) else { continue };
+        let (Some(file), Some(follows)) = (texts.files.get(*index), &card.follows) else { continue };
+        // A flow whose own file has errors is there: those errors are what is to be mended.
+        if fault.code == "WF0708" && texts.called(&follows.flow).is_some() {
+            continue;
+        }
+        let at = Span::new(follows.start, follows.end);
+        diagnostics.push(Diagnostic::error(fault.code, &file.source, at, fault.message.as_str()).help(fault.help));
+    }
+    let wrong = |index: usize| faults.iter().any(|fault| fault.flow == index);
+    let kept = flows.into_iter().enumerate().filter(|(index, _)| !wrong(*index));
+    kept.map(|(_, flow)| flow).collect()
 }
 
 fn unreadable(path: &Path, message: String) -> Diagnostic {

@@ -27,7 +27,7 @@ use crate::journal::sqlite::SqliteStore;
 use crate::journal::{self, Store};
 use crate::trigger::alert_poll::{Fetch, Pollers};
 use crate::trigger::webhook::Keys;
-use crate::trigger::{Flows, Gate, Intake, Phase, schedule, sweep, webhook};
+use crate::trigger::{Flows, Gate, Intake, Phase, hunts, ready, schedule, sweep, webhook};
 use crate::worker::{Deps, Registry, RunEvent, Worker};
 
 /// How often the backlog is counted on disk.
@@ -116,7 +116,7 @@ pub(super) async fn start(plan: Plan) -> Result<Service, Error> {
     let (published, token) = control::publish(&config.store, &format!("http://{address}"))?;
     let router = router(&handle, token, Arc::clone(&store), pinned, (keys.clone(), host.clone()));
     tasks.spawn(serve(listener, router, stop.clone()));
-    tasks.spawn(count_ends(ends, Arc::clone(&store), Arc::clone(&gate), stop.clone()));
+    tasks.spawn(count_ends(ends, Arc::clone(&store), Arc::clone(&intake), stop.clone()));
     trigger(&handle, from, &tasks, &stop)?;
     if let Some(origin) = origin {
         let store = Arc::clone(&store);
@@ -151,7 +151,11 @@ fn trigger(
     let pollers = Pollers::start(intake, catalog, fetch, from, tasks.clone(), stop.clone());
     tasks.spawn(pollers.map_err(runs::failed)?.run());
     let (intake, catalog, fetch) = shared();
-    tasks.spawn(sweep::run(Arc::clone(&intake), catalog, fetch, stop.clone()));
+    tasks.spawn(sweep::run(intake, catalog, fetch, stop.clone()));
+    let (intake, catalog, fetch) = shared();
+    tasks.spawn(ready::run(intake, catalog, fetch, stop.clone()));
+    let (intake, catalog, fetch) = shared();
+    tasks.spawn(hunts::run(Arc::clone(&intake), catalog, fetch, stop.clone()));
     tasks.spawn(schedule::run(intake, stop.clone()));
     Ok(())
 }
@@ -207,14 +211,18 @@ impl Service {
 async fn count_ends(
     mut ends: mpsc::UnboundedReceiver<RunEvent>,
     store: Arc<dyn Store>,
-    gate: Arc<Gate>,
+    intake: Arc<Intake>,
     stop: CancellationToken,
 ) {
+    let gate = &intake.gate;
     let mut again = tokio::time::interval(RECOUNT);
     loop {
         tokio::select! {
             event = ends.recv() => match event {
-                Some(RunEvent::Ended(_)) => gate.finished(1),
+                Some(RunEvent::Ended(row)) => {
+                    gate.finished(1);
+                    intake.queue.ended(&row.flow);
+                }
                 Some(RunEvent::Waiting(_)) => {}
                 None => return,
             },

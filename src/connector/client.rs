@@ -124,6 +124,17 @@ impl Client {
     /// Reads for pollers and for look-ups of protected assets; always asks afresh. Refuses every action whose effect is
     /// not `read`. A list is read to its end, over all its pages, unless the caller gives `skip` and so pages by itself.
     pub fn fetch(&self, connection: &str, action: &str, inputs: Map) -> BoxFuture<'static, Result<Value, Outcome>> {
+        self.fetch_as(connection, action, inputs, None)
+    }
+
+    /// As `fetch`, typed by `output` where it is given instead of the action's own.
+    pub fn fetch_as(
+        &self,
+        connection: &str,
+        action: &str,
+        inputs: Map,
+        output: Option<Type>,
+    ) -> BoxFuture<'static, Result<Value, Outcome>> {
         let inner = self.now();
         let found = inner
             .catalog
@@ -151,7 +162,7 @@ impl Client {
             };
             let done = AssertUnwindSafe(Box::pin(work)).catch_unwind().await.unwrap_or_else(|_| crashed());
             match &done.got {
-                Ok(answer) => inner.typed(&action, &action.output, answer, &inputs),
+                Ok(answer) => inner.typed(&action, output.as_ref().unwrap_or(&action.output), answer, &inputs),
                 Err((outcome, _)) => Err(outcome.clone()),
             }
             .map_err(answer::bounded)

@@ -69,6 +69,12 @@ pub struct Trigger {
     /// CEL that gives the event's key.
     pub dedupe: Option<Text>,
     pub concurrency: Option<Concurrency>,
+    /// CEL that gives the list whose items each start a run.
+    pub split: Option<Text>,
+    /// What holds of an event whose evidence is complete.
+    pub ready: Option<Condition>,
+    /// CEL that gives the key of a row.
+    pub key: Option<Text>,
     /// Keys of this trigger type alone (`cron`, `timezone`, `every`, `missed`, `overlap`, `name`, `fields`, …), as written.
     pub options: Vec<(Name, Node)>,
     /// `fields:` of a webhook.
@@ -98,6 +104,15 @@ pub enum Condition {
     Any(Vec<Condition>, Span),
     /// None of them.
     None(Vec<Condition>, Span),
+}
+
+impl Condition {
+    pub fn span(&self) -> Span {
+        match self {
+            Condition::Cel(text) => text.span,
+            Condition::All(_, span) | Condition::Any(_, span) | Condition::None(_, span) => *span,
+        }
+    }
 }
 
 /// A value with templates in its string leaves: `with:`, `body:`, `outputs:`.

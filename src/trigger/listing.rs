@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::entity::{self, Seen};
-use crate::catalog::{Action, Catalog, Paging, TriggerSpec};
+use crate::catalog::{Action, Catalog, Paging, TriggerSpec, Type};
 use crate::connector::client::Client;
 use crate::engine::Outcome;
 use crate::journal::StoreError;
@@ -26,6 +26,17 @@ pub trait Fetch: Send + Sync {
         action: &str,
         inputs: Map,
     ) -> futures_util::future::BoxFuture<'static, Result<Value, Outcome>>;
+
+    /// As `fetch`, with an answer of a type that says more than the action's own: the columns of a query.
+    fn fetch_as(
+        &self,
+        connection: &str,
+        action: &str,
+        inputs: Map,
+        _output: &Type,
+    ) -> futures_util::future::BoxFuture<'static, Result<Value, Outcome>> {
+        self.fetch(connection, action, inputs)
+    }
 }
 
 impl Fetch for Client {
@@ -36,6 +47,16 @@ impl Fetch for Client {
         inputs: Map,
     ) -> futures_util::future::BoxFuture<'static, Result<Value, Outcome>> {
         Client::fetch(self, connection, action, inputs)
+    }
+
+    fn fetch_as(
+        &self,
+        connection: &str,
+        action: &str,
+        inputs: Map,
+        output: &Type,
+    ) -> futures_util::future::BoxFuture<'static, Result<Value, Outcome>> {
+        Client::fetch_as(self, connection, action, inputs, Some(output.clone()))
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::alert_poll::Fetch;
-use super::{Event, Intake, entity, form};
+use super::{Event, Intake, entity, form, listing};
 use crate::catalog::Catalog;
 use crate::engine::Outcome;
 use crate::error::{Error, ExitCode};
@@ -103,7 +103,7 @@ fn started_by_hand(kind: &str, now: jiff::Timestamp) -> Value {
 }
 
 /// Reads one entity by the `get` action beside the trigger type's list.
-async fn read(
+pub(super) async fn read(
     catalog: &Catalog,
     client: &dyn Fetch,
     kind: &str,
@@ -112,18 +112,10 @@ async fn read(
 ) -> Result<entity::Seen, Error> {
     let unreadable = || Error::usage(format!("one event of {kind} can't be read by its id"));
     let spec = catalog.triggers.get(kind).ok_or_else(unreadable)?;
-    let list = spec.list.as_deref().ok_or_else(unreadable)?;
     let since = spec.since.as_deref().ok_or_else(unreadable)?;
-    // `mde.list_alerts` has `mde.get_alert` beside it.
-    let name = list.replacen(".list_", ".get_", 1);
-    let action = catalog.action(name.trim_end_matches('s')).ok_or_else(unreadable)?;
-    let param = action.inputs.iter().find(|param| param.required).ok_or_else(unreadable)?;
-    let mut inputs = Map::from([(Arc::clone(&param.name), Value::str(id))]);
-    for param in &action.inputs {
-        if let Some(default) = &param.default {
-            inputs.entry(Arc::clone(&param.name)).or_insert_with(|| default.clone());
-        }
-    }
+    let (action, param) = spec.reread(catalog).ok_or_else(unreadable)?;
+    let mut inputs = Map::from([(Arc::clone(param), Value::str(id))]);
+    listing::defaults(action, &mut inputs);
     let value = client.fetch(connection, &action.name, inputs).await.map_err(|outcome| match outcome {
         Outcome::Refused { status: 404, .. } => {
             Error::new(ExitCode::NothingMatched, format!("{connection} knows no {id}"))

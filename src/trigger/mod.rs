@@ -6,13 +6,17 @@ pub mod alert_poll;
 mod changes;
 mod deployed;
 pub mod entity;
+pub mod follow;
 pub mod form;
 pub mod gate;
+pub mod hunts;
 mod listing;
 pub mod manual;
 pub mod offer;
 pub mod origin;
+pub mod ready;
 pub mod schedule;
+mod split;
 pub mod sweep;
 pub mod webhook;
 

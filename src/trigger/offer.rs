@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 
-use super::{Deployed, Event, Flows, Gate};
+use super::{Deployed, Event, Flows, Gate, ready, schedule, split};
 use crate::clock::Clock;
 use crate::expr::{Env, Trace};
 use crate::id::RunId;
@@ -26,6 +26,10 @@ pub struct Intake {
     pub gate: Arc<Gate>,
     accepted: Accepted,
     bundles: Mutex<HashSet<Arc<str>>>,
+    /// Schedules whose next occurrence waits for the end of a run.
+    pub queue: schedule::Queue,
+    /// Who changes the lists of events that wait.
+    pub(super) waiting: tokio::sync::Mutex<()>,
 }
 
 /// What became of a list of events.
@@ -61,7 +65,16 @@ impl Skip {
 
 impl Intake {
     pub fn new(store: Arc<dyn Store>, flows: Flows, clock: Clock, gate: Arc<Gate>, accepted: Accepted) -> Self {
-        Intake { store, flows, clock, gate, accepted, bundles: Mutex::default() }
+        Intake {
+            store,
+            flows,
+            clock,
+            gate,
+            accepted,
+            bundles: Mutex::default(),
+            queue: schedule::Queue::default(),
+            waiting: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Offers events to the flows they match. All runs they start, and `also` (a watermark, a schedule's instant), are
@@ -73,21 +86,55 @@ impl Intake {
         let mut offered = Offered::default();
         let mut ops = Vec::with_capacity(events.len() + also.len() + 1);
         let mut versions: Vec<Arc<str>> = vec![];
+        let mut waiting = vec![];
         for event in &events {
             for deployed in flows.wanting(event) {
-                match decide(deployed, event, now).map_err(StoreError::Failed)? {
-                    Decided::Start(offer) => {
-                        self.bundle(deployed, &mut versions, &mut ops).map_err(StoreError::Failed)?;
-                        ops.push(Op::Offer(offer));
-                    }
-                    Decided::Skip(op) => {
-                        offered.skipped += 1;
-                        ops.push(op);
+                for decided in decide(deployed, event, now).map_err(StoreError::Failed)? {
+                    match decided {
+                        Decided::Start(offer) if ready::waits(deployed, event, now).map_err(StoreError::Failed)? => {
+                            waiting.push((deployed.clone(), offer.key, event.clone()));
+                        }
+                        Decided::Start(offer) => {
+                            self.bundle(deployed, &mut versions, &mut ops).map_err(StoreError::Failed)?;
+                            ops.push(Op::Offer(offer));
+                        }
+                        Decided::Skip(op) => {
+                            offered.skipped += 1;
+                            ops.push(op);
+                        }
                     }
                 }
             }
         }
+        // Held to the commit: the list of a flow is read, changed and written as one.
+        let _list = if waiting.is_empty() { None } else { Some(self.waiting.lock().await) };
+        ops.extend(ready::keep(&*self.store, waiting, now)?);
         ops.extend(also);
+        self.commit(ops, versions, offered).await
+    }
+
+    /// Starts what was decided for one flow, with `also` in one batch.
+    pub(super) async fn start(
+        &self,
+        deployed: &Deployed,
+        decided: Vec<Decided>,
+        also: Vec<Op>,
+    ) -> Result<(), StoreError> {
+        let (mut ops, mut versions) = (vec![], vec![]);
+        for decided in decided {
+            match decided {
+                Decided::Start(offer) => {
+                    self.bundle(deployed, &mut versions, &mut ops).map_err(StoreError::Failed)?;
+                    ops.push(Op::Offer(offer));
+                }
+                Decided::Skip(op) => ops.push(op),
+            }
+        }
+        ops.extend(also);
+        self.commit(ops, versions, Offered::default()).await.map(drop)
+    }
+
+    async fn commit(&self, ops: Vec<Op>, versions: Vec<Arc<str>>, mut offered: Offered) -> Result<Offered, StoreError> {
         if ops.is_empty() {
             return Ok(offered);
         }
@@ -132,21 +179,38 @@ impl Intake {
     }
 }
 
-enum Decided {
+pub(super) enum Decided {
     Start(Box<Offer>),
     Skip(Op),
 }
 
 /// The keys under which an event would start runs of a flow.
 pub(super) fn would_start(deployed: &Deployed, event: &Event, now: Timestamp) -> Result<Vec<String>, String> {
-    Ok(match decide(deployed, event, now)? {
-        Decided::Start(offer) => vec![offer.key],
-        Decided::Skip(_) => vec![],
-    })
+    let decided = decide(deployed, event, now)?.into_iter();
+    Ok(decided.filter_map(|it| if let Decided::Start(offer) = it { Some(offer.key) } else { None }).collect())
+}
+
+/// What an event that is for a flow becomes, one or several where the flow splits it. The error says why the flow can't be
+/// asked.
+pub(super) fn decide(deployed: &Deployed, event: &Event, now: Timestamp) -> Result<Vec<Decided>, String> {
+    match split::parts(deployed, event, now)? {
+        Ok(parts) => parts.iter().map(|part| decide_one(deployed, part, now)).collect(),
+        Err(error) => Ok(vec![Decided::Skip(unjudged(deployed, event, format!("split: {error}"), now))]),
+    }
+}
+
+/// An event that could not be judged: on the list of what started nothing, with its payload.
+pub(super) fn unjudged(deployed: &Deployed, event: &Event, error: String, now: Timestamp) -> Op {
+    let flow = deployed.name();
+    tracing::warn!(%flow, key = %event.key, error, "an event could not be judged and starts nothing");
+    let (trigger, payload) = (Arc::clone(&event.kind), Some(event.payload.clone()));
+    let skip = Skip { trigger, error: Some(error), trace: None, payload, late: false };
+    let body = serde_json::to_vec(&skip).unwrap_or_default();
+    Op::Skipped { flow: flow.to_string(), key: bounded(event.key.clone()), at: now, body }
 }
 
 /// Whether an event starts a flow, and with which key. The error says why the flow can't be asked.
-fn decide(deployed: &Deployed, event: &Event, now: Timestamp) -> Result<Decided, String> {
+fn decide_one(deployed: &Deployed, event: &Event, now: Timestamp) -> Result<Decided, String> {
     let (flow, trigger) = (&deployed.card, deployed.trigger()?);
     let env = TriggerEnv { trigger: &event.payload, inputs: &event.inputs, now };
     let skip = |error: Option<String>, trace: Option<Trace>| {
@@ -185,24 +249,25 @@ fn decide(deployed: &Deployed, event: &Event, now: Timestamp) -> Result<Decided,
     })))
 }
 
-fn key_text(value: &Value) -> String {
+pub(super) fn key_text(value: &Value) -> String {
     match value {
         Value::String(text) => text.to_string(),
         other => other.to_json().to_string(),
     }
 }
 
-fn bounded(key: String) -> String {
+pub(super) fn bounded(key: String) -> String {
     if key.len() <= MAX_KEY {
         return key;
     }
     format!("sha256:{}", crate::id::hex(&crate::id::digest16(&[&key])))
 }
 
-struct TriggerEnv<'a> {
-    trigger: &'a Value,
-    inputs: &'a Value,
-    now: Timestamp,
+/// What the texts of a trigger can read.
+pub(super) struct TriggerEnv<'a> {
+    pub(super) trigger: &'a Value,
+    pub(super) inputs: &'a Value,
+    pub(super) now: Timestamp,
 }
 
 impl Env for TriggerEnv<'_> {

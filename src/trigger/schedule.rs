@@ -3,13 +3,15 @@
 //! A local time that daylight saving skips is run once, right after the gap; one that comes twice is run the first time.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::sync::Arc;
+use std::collections::{BTreeSet, BinaryHeap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cron::Cron;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{Deployed, Deployment, Event, Intake, instant};
@@ -23,6 +25,8 @@ const MAX_MISSED: usize = 100;
 const WINDOW_OVERLAP: SignedDuration = SignedDuration::from_hours(2);
 /// The longest sleep, so that a change of the wall clock is noticed.
 const MAX_SLEEP: Duration = Duration::from_secs(30);
+/// How long an occurrence waits for the run before it until it looks again without having been told.
+const QUEUED: SignedDuration = SignedDuration::from_secs(60);
 /// After the store failed.
 const RETRY: SignedDuration = SignedDuration::from_secs(1);
 
@@ -56,9 +60,44 @@ pub async fn run(intake: Arc<Intake>, stop: CancellationToken) {
                     Ok(()) => break,
                     Err(_) => return,
                 },
+                () = intake.queue.wake.notified() => agenda.bring_forward(&intake.queue.take(), intake.clock.now()),
                 () = tokio::time::sleep(pause.clamp(Duration::from_millis(50), MAX_SLEEP)) => {}
             }
         }
+    }
+}
+
+/// The flows of which an occurrence waits for the end of the run before it. Asked at the end of every run, so it is cheap
+/// where nothing waits.
+#[derive(Debug, Default)]
+pub struct Queue {
+    count: AtomicUsize,
+    flows: Mutex<BTreeSet<Arc<str>>>,
+    ended: Mutex<BTreeSet<Arc<str>>>,
+    wake: Notify,
+}
+
+impl Queue {
+    fn wait(&self, flow: &Arc<str>) {
+        let mut flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
+        flows.insert(Arc::clone(flow));
+        self.count.store(flows.len(), Ordering::Release);
+    }
+
+    /// A run of a flow has ended.
+    pub fn ended(&self, flow: &str) {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let mut flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(flow) = flows.take(flow) else { return };
+        self.count.store(flows.len(), Ordering::Release);
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).insert(flow);
+        self.wake.notify_one();
+    }
+
+    fn take(&self) -> BTreeSet<Arc<str>> {
+        std::mem::take(&mut *self.ended.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -92,6 +131,14 @@ impl<'a> Agenda<'a> {
         }
         self.due.pop();
         self.flows.get(index).map(|deployed| (index, *deployed))
+    }
+
+    /// Looks at these flows now, and at the others when they are due.
+    fn bring_forward(&mut self, names: &BTreeSet<Arc<str>>, now: Timestamp) {
+        let named = self.flows.iter().enumerate().filter(|(_, deployed)| names.contains(deployed.name()));
+        let named: BTreeSet<usize> = named.map(|(index, _)| index).collect();
+        self.due.retain(|Reverse((_, index))| !named.contains(index));
+        self.due.extend(named.into_iter().map(|index| Reverse((now, index))));
     }
 
     /// A flow that is never due again is not looked at before the flows change.
@@ -136,8 +183,14 @@ async fn tick(intake: &Intake, deployed: &Deployed, now: Timestamp) -> Result<Op
                     intake.offer(vec![], vec![put]).await?;
                     continue;
                 }
-                // It waits here, on disk by its absence, until the run before it has ended.
-                _ => return Ok(now.checked_add(SignedDuration::from_secs(1)).ok()),
+                // It waits here, on disk by its absence, until the run before it has ended, and looks again when it is told of
+                // that end. One that it could not be told of, since it began to wait only then, shows at once.
+                _ => {
+                    intake.queue.wait(flow);
+                    if going(intake, flow)? {
+                        return Ok(now.checked_add(QUEUED).ok());
+                    }
+                }
             }
         }
         let event = occurrence(intake, flow, *at, deployed.activated)?;
@@ -310,6 +363,39 @@ mod tests {
         assert_eq!(cron("0 0 31 2 *", "UTC").after(at("2026-11-20T00:00:00Z")).unwrap(), None);
     }
 
+    /// The local times of a month at which a pattern runs, with the days on which each came.
+    fn each_day_once(pattern: &str, zone: &str, from: &str, days: usize) {
+        let clock = cron(pattern, zone);
+        let tz = TimeZone::get(zone).unwrap();
+        let mut now = at(from);
+        let mut last = now.to_zoned(tz.clone()).date();
+        for _ in 0..days {
+            now = clock.after(now).unwrap().unwrap();
+            let day = now.to_zoned(tz.clone()).date();
+            assert_eq!(day, last.tomorrow().unwrap(), "{pattern} in {zone} at {now}");
+            last = day;
+        }
+    }
+
+    #[test]
+    fn every_local_day_has_its_occurrence_in_zones_that_change_by_an_hour_by_half_an_hour_and_for_ramadan() {
+        // Each from a noon before a change to one after the next, at times within the hour that is skipped or comes twice.
+        for zone in ["Europe/Paris", "America/New_York", "Australia/Lord_Howe", "Africa/Casablanca"] {
+            for pattern in ["0 2 * * *", "15 2 * * *", "30 1 * * *", "45 1 * * *", "0 3 * * *", "30 2 * * *"] {
+                each_day_once(pattern, zone, "2025-12-31T12:00:00Z", 700);
+            }
+        }
+        // Lord Howe falls back by half an hour at 02:00 on 2026-04-05: 01:45 comes twice and runs the first time.
+        let autumn = next(&cron("45 1 * * *", "Australia/Lord_Howe"), "2026-04-04T00:00:00Z", 2);
+        assert_eq!(autumn, ["2026-04-04T14:45:00Z", "2026-04-05T15:15:00Z"]);
+        // It springs forward at 02:00 on 2026-10-04: 02:15 does not exist and runs after the gap.
+        let spring = next(&cron("15 2 * * *", "Australia/Lord_Howe"), "2026-10-03T00:00:00Z", 2);
+        assert_eq!(spring, ["2026-10-03T15:30:00Z", "2026-10-04T15:15:00Z"]);
+        // New York falls back at 02:00 on 2026-11-01.
+        let autumn = next(&cron("30 1 * * *", "America/New_York"), "2026-10-31T12:00:00Z", 2);
+        assert_eq!(autumn, ["2026-11-01T05:30:00Z", "2026-11-02T06:30:00Z"]);
+    }
+
     #[test]
     fn missed_occurrences_follow_the_flow() {
         let clock = Occurrences::Every(SignedDuration::from_mins(15));
@@ -371,6 +457,69 @@ mod tests {
         assert!(agenda.pop(at("2026-11-20T00:20:00Z")).is_none());
         assert!(!agenda.went_back(at("2026-11-20T00:20:00Z")));
         assert!(agenda.went_back(at("2026-11-19T00:20:00Z")));
+    }
+
+    #[tokio::test]
+    async fn a_queued_occurrence_runs_when_it_is_told_that_the_run_before_has_ended() {
+        let mut hunt = quarterly();
+        if let Some(schedule) = &mut hunt.trigger.schedule {
+            schedule.overlap = Overlap::Queue;
+        }
+        let mut desk = Desk::new(vec![hunt]);
+        let deployed = desk.intake.flows.find("hunt").unwrap();
+        tick(&desk.intake, &deployed, at("2026-11-20T00:16:00Z")).await.unwrap();
+        let first = desk.taken().pop().unwrap();
+        let later = at("2026-11-20T00:31:00Z");
+        // Nobody asks the store again each second.
+        assert_eq!(tick(&desk.intake, &deployed, later).await.unwrap(), later.checked_add(QUEUED).ok());
+        assert_eq!(desk.taken(), []);
+        desk.intake.queue.ended("another");
+        assert!(desk.intake.queue.take().is_empty());
+        let ended = Op::Finish {
+            run: first.no,
+            status: RunStatus::Succeeded,
+            reason: None,
+            ended: later,
+            effects: std::collections::BTreeMap::new(),
+        };
+        desk.intake.offer(vec![], vec![ended]).await.unwrap();
+        desk.intake.queue.ended("hunt");
+        let told = desk.intake.queue.take();
+        desk.intake.queue.wake.notified().await;
+        let flows = desk.intake.flows.now();
+        let mut agenda = Agenda::new(&flows, later);
+        while agenda.pop(later).is_some() {}
+        agenda.push(0, later.checked_add(QUEUED).ok());
+        agenda.bring_forward(&told, later);
+        assert!(agenda.pop(later).is_some() && agenda.pop(later).is_none());
+        tick(&desk.intake, &deployed, later).await.unwrap();
+        assert_eq!(desk.taken().pop().unwrap().key, "schedule:2026-11-20T00:30:00Z");
+    }
+
+    #[tokio::test]
+    async fn an_occurrence_that_ran_while_the_clock_was_ahead_does_not_run_again() {
+        let mut desk = Desk::new(vec![quarterly()]);
+        let deployed = desk.intake.flows.find("hunt").unwrap();
+        // Forward by two hours: what lies between is missed and made up for once. Back: it goes on from there.
+        for now in ["2026-11-20T00:16:00Z", "2026-11-20T02:20:00Z", "2026-11-20T00:17:00Z", "2026-11-20T00:31:00Z"] {
+            tick(&desk.intake, &deployed, at(now)).await.unwrap();
+            for row in desk.taken() {
+                let ended = Op::Finish {
+                    run: row.no,
+                    status: RunStatus::Succeeded,
+                    reason: None,
+                    ended: at(now),
+                    effects: std::collections::BTreeMap::new(),
+                };
+                desk.intake.offer(vec![], vec![ended]).await.unwrap();
+            }
+        }
+        let keys: Vec<_> =
+            desk.intake.store.runs(&RunQuery::default()).unwrap().into_iter().map(|row| row.key).collect();
+        let wanted = ["00:30:00Z", "02:15:00Z", "00:15:00Z"].map(|time| format!("schedule:2026-11-20T{time}"));
+        assert_eq!(keys, wanted);
+        tick(&desk.intake, &deployed, at("2026-11-20T02:16:00Z")).await.unwrap();
+        assert_eq!(desk.taken(), [], "02:15 has run");
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::alert_poll::{self, OVERLAP, listings, polled};
 use super::listing::{Cursor, Fetch, Listing, MAX_PAGES, PollError, Span};
 use super::offer::{self, Skip};
-use super::{Event, Intake, instant};
+use super::{Event, Intake, instant, ready};
 use crate::catalog::Catalog;
 use crate::journal::{Op, Store, StoreError};
 
@@ -122,7 +122,11 @@ fn report(intake: &Intake, events: &[Event], now: Timestamp) -> Result<Vec<Op>, 
         for deployed in flows.wanting(event) {
             for key in offer::would_start(deployed, event, now).map_err(StoreError::Failed)? {
                 let flow = deployed.name();
-                if intake.store.is_known(flow, &key)? || intake.store.skipped(flow, &key)?.is_some() {
+                let store = &*intake.store;
+                if store.is_known(flow, &key)? || store.skipped(flow, &key)?.is_some() {
+                    continue;
+                }
+                if deployed.card.waits && ready::is_waiting(store, flow, &key)? {
                     continue;
                 }
                 tracing::warn!(%flow, key, occurred = %event.occurred, "an alert became visible too late to start its flow; \

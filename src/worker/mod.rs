@@ -42,6 +42,10 @@ pub trait Registry: Send + Sync {
     fn flow(&self, name: &str, version: &str) -> Result<Arc<CheckedFlow>, String>;
     /// How far a flow's effects go now.
     fn mode(&self, name: &str) -> Mode;
+    /// What is to be written beside the end of a run: the runs of flows that it starts.
+    fn ended(&self, _row: &RunRow, _now: jiff::Timestamp) -> Vec<crate::journal::Op> {
+        vec![]
+    }
 }
 
 /// What the worker works with.

@@ -87,13 +87,15 @@ impl Loop {
         row.status = RunStatus::Dead;
         row.ended = Some(now);
         row.reason = Some(format!("it panicked {count} times, which is a bug, please report it: {what}"));
-        self.write(vec![Op::Finish {
+        let mut ops = vec![Op::Finish {
             run: row.no,
             status: row.status,
             reason: row.reason.clone(),
             ended: now,
             effects: row.effects.clone(),
-        }]);
+        }];
+        ops.extend(self.deps.registry.ended(&row, now));
+        self.write(ops);
         self.publish(|| RunEvent::Ended(Arc::new(row)));
         true
     }

@@ -12,7 +12,7 @@ use super::poison::Stuck;
 use super::queue::Queue;
 use super::reading::{self, Found, Wanted, Wants};
 use super::recover::Replayed;
-use super::run_loop::{After, CancelAnswer, Loop, Work, ended, finish_op};
+use super::run_loop::{After, CancelAnswer, Loop, Work, ended, finish_op, hand_over};
 use super::sleep::Sleepers;
 use super::timers::Timers;
 use super::{Deps, Msg, RunEvent};
@@ -178,14 +178,16 @@ impl Loop {
             effects: row.effects.clone(),
         };
         let (sender, again) = (self.sender.clone(), row.id.clone());
+        let mut ops = vec![op];
+        ops.extend(self.deps.registry.ended(&row, now));
         let done = move |result: Result<Vec<Answer>, crate::journal::StoreError>| {
-            let result = result.map(drop).map_err(|error| error.to_string());
+            let result = result.map(|answers| hand_over(&answers, &sender)).map_err(|error| error.to_string());
             if result.is_err() {
                 drop(sender.send(Msg::Reload { run: again }));
             }
             let _ = answer.send(result);
         };
-        self.deps.store.write(Batch { ops: vec![op], urgent: true, done: Some(Box::new(done)) });
+        self.deps.store.write(Batch { ops, urgent: true, done: Some(Box::new(done)) });
         self.publish(|| RunEvent::Ended(Arc::new(row)));
     }
 
@@ -246,8 +248,9 @@ impl Loop {
         live.sleep = None;
         if let Some(finish) = finish {
             let now = self.deps.clock.now();
-            let op = finish_op(&mut live, &finish, now);
-            self.write(vec![op]);
+            let mut ops = vec![finish_op(&mut live, &finish, now)];
+            ops.extend(self.deps.registry.ended(&live.row, now));
+            self.write(ops);
             return None;
         }
         let no = live.row.no;

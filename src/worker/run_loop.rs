@@ -380,6 +380,7 @@ impl Loop {
         ops.append(&mut live.blobs);
         if let Some(finish) = &work.finish {
             ops.push(finish_op(live, finish, now));
+            ops.extend(self.deps.registry.ended(&live.row, now));
         }
         let after = After {
             run: no,
@@ -497,10 +498,10 @@ impl Loop {
     }
 
     pub(super) fn write(&self, ops: Vec<Op>) {
-        let done = |result: Result<Vec<Answer>, crate::journal::StoreError>| {
-            if let Err(error) = result {
-                tracing::error!(%error, "writing to the store failed");
-            }
+        let sender = self.sender.clone();
+        let done = move |result: Result<Vec<Answer>, crate::journal::StoreError>| match result {
+            Ok(answers) => hand_over(&answers, &sender),
+            Err(error) => tracing::error!(%error, "writing to the store failed"),
         };
         self.deps.store.write(Batch { ops, urgent: false, done: Some(Box::new(done)) });
     }
@@ -561,6 +562,7 @@ impl After {
                 if !calls.is_empty() {
                     drop(sender.send(Msg::Committed { run, calls }));
                 }
+                hand_over(&answers, &sender);
                 let answers = answers.into_iter().skip(claims_at).filter_map(|answer| match answer {
                     Answer::Claimed(claimed) => Some(claimed),
                     _ => None,
@@ -582,6 +584,18 @@ impl After {
                 drop(sender.send(Msg::NotWritten { run, id, error: error.to_string() }));
             }
         })
+    }
+}
+
+/// Runs that the end of another one has started.
+pub(super) fn hand_over(answers: &[Answer], sender: &mpsc::UnboundedSender<Msg>) {
+    let started = answers.iter().filter_map(|answer| match answer {
+        Answer::Offered(Some(row)) => Some((**row).clone()),
+        _ => None,
+    });
+    let started: Vec<RunRow> = started.collect();
+    if !started.is_empty() {
+        drop(sender.send(Msg::Accepted(started)));
     }
 }
 

@@ -21,9 +21,9 @@ pub const MAX_FAULTS: usize = 200;
 
 /// Keys whose values are expressions, read as they stand on the line. They need quotes where YAML would read a part of
 /// them as its own.
-pub const EXPRESSION_KEYS: [&str; 16] = [
+pub const EXPRESSION_KEYS: [&str; 17] = [
     "if", "where", "when", "until", "foreach", "switch", "key", "set", "collect", "carry", "next", "ready", "dedupe",
-    "all", "any", "none",
+    "split", "all", "any", "none",
 ];
 
 /// A YAML value with its place.

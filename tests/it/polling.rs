@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use watchfloor::catalog::Catalog;
+use watchfloor::catalog::{Catalog, Type};
 use watchfloor::check::{CheckedFlow, World, check};
 use watchfloor::clock::Clock;
 use watchfloor::connector::Client;
@@ -20,7 +20,7 @@ use watchfloor::journal::memory::MemoryStore;
 use watchfloor::journal::{RunRow, Store};
 use watchfloor::sandbox::{Options, Sandbox, Source, demo_config};
 use watchfloor::trigger::alert_poll::{Fetch, Poller};
-use watchfloor::trigger::{Deployed, Deployment, Flows, Gate, Given, Intake, sweep};
+use watchfloor::trigger::{Deployed, Deployment, Event, Flows, Gate, Given, Intake, hunts, ready, sweep};
 use watchfloor::value::{Map, Value};
 
 /// A tenant, a client and an intake with one flow, at a time that stands still until it is moved.
@@ -55,6 +55,16 @@ impl Fetch for Busy {
             }
             answer
         })
+    }
+
+    fn fetch_as(
+        &self,
+        connection: &str,
+        action: &str,
+        inputs: Map,
+        output: &Type,
+    ) -> BoxFuture<'static, Result<Value, Outcome>> {
+        self.client.fetch_as(connection, action, inputs, Some(output.clone()))
     }
 }
 
@@ -109,6 +119,10 @@ impl Bench {
     fn pass(&self, span: SignedDuration) {
         let mut time = self.time.lock().unwrap();
         *time = time.checked_add(span).unwrap();
+    }
+
+    async fn look(&self) {
+        ready::look(&self.intake, &self.catalog, &*self.client).await;
     }
 
     async fn sweep(&self) {
@@ -269,4 +283,110 @@ async fn a_change_by_a_person_is_one_event_that_names_its_fields() {
     let mut poller = bench.poller(None);
     poller.poll().await.unwrap();
     assert_eq!(bench.rows().len(), 1);
+}
+
+fn event(key: &str, payload: Value) -> Event {
+    Event {
+        kind: "mde.alert.new".into(),
+        connection: Some("mde".into()),
+        flow: None,
+        only: None,
+        key: key.into(),
+        occurred: at(NOON),
+        payload,
+        inputs: Value::empty(),
+    }
+}
+
+#[tokio::test]
+async fn a_split_event_starts_one_run_for_each_item() {
+    let trigger =
+        "{ type: mde.alert.new, connection: mde, split: trigger.alert.ips, where: \"trigger.item != '10.0.0.9'\" }";
+    let mut bench = Bench::new(1, trigger, 0).await;
+    let alert = |ips: &[&str]| {
+        let ips = Value::list(ips.iter().map(Value::str).collect());
+        event("mde:da1", Value::object([("alert", Value::object([("ips", ips)]))]))
+    };
+    bench.intake.offer(vec![alert(&["10.0.0.1", "10.0.0.9", "10.0.0.2", "10.0.0.1"])], vec![]).await.unwrap();
+    let rows = bench.rows();
+    let keys: Vec<_> = rows.iter().map(|row| row.key.as_str()).collect();
+    assert_eq!(keys, ["10.0.0.1/mde:da1", "10.0.0.2/mde:da1"]);
+    assert_eq!(rows[1].payload.get("item"), Some(&Value::str("10.0.0.2")));
+    assert!(bench.store.skipped("f", "10.0.0.9/mde:da1").unwrap().is_some());
+    // Read again with one more: only that one is new.
+    bench.intake.offer(vec![alert(&["10.0.0.3", "10.0.0.2", "10.0.0.1"])], vec![]).await.unwrap();
+    assert_eq!(bench.started(), ["10.0.0.3/mde:da1"]);
+    // What has no list is told as what could not be judged, as is what has far too many items.
+    let many: Vec<String> = (0..1001).map(|n| n.to_string()).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    for (key, lists) in [("mde:da2", None), ("mde:da3", Some(many))] {
+        let event = Event { key: key.into(), ..lists.map_or_else(|| event(key, Value::empty()), |ips| alert(&ips)) };
+        bench.intake.offer(vec![event], vec![]).await.unwrap();
+        let (_, why) = bench.store.skipped("f", key).unwrap().unwrap();
+        let why: serde_json::Value = serde_json::from_slice(&why).unwrap();
+        assert!(why["error"].as_str().unwrap().starts_with("split: "), "{why}");
+    }
+    assert_eq!(bench.started(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_event_waits_until_it_is_ready_or_its_time_is_up() {
+    let ready = "ready: trigger.alert.status == 'InProgress', ready_timeout: 10m";
+    let trigger = |on: &str| format!("{{ type: xdr.alert.new, connection: graph, {ready}, on_not_ready: {on} }}");
+    let mut bench = Bench::new(10, &trigger("run"), 0).await;
+    let world = bench.sandbox.world();
+    world.feed_created(3, at(NOON));
+    bench.poller(None).poll().await.unwrap();
+    // Asked again by a process that remembers nothing, it still waits once.
+    bench.poller(None).poll().await.unwrap();
+    bench.look().await;
+    assert_eq!(bench.started(), Vec::<String>::new());
+    bench.pass(SignedDuration::from_mins(5));
+    assert!(world.set_status(&world.plan.alerts[1].graph_id, "InProgress"));
+    bench.look().await;
+    let rows = bench.rows();
+    let key = |alert: usize| format!("graph:{}", world.plan.alerts[alert].graph_id);
+    assert_eq!(rows.iter().map(|row| row.key.clone()).collect::<Vec<_>>(), [key(1)]);
+    assert_eq!(rows[0].payload.at(&["alert", "status"]), Some(&Value::str("InProgress")), "as it was read last");
+    bench.pass(SignedDuration::from_mins(5));
+    bench.look().await;
+    bench.look().await;
+    assert_eq!(bench.started().into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([key(0), key(2)]));
+    // Where an event that is not ready fails, it is told as one that could not be judged.
+    let mut bench = Bench::new(10, &trigger("fail"), 0).await;
+    bench.sandbox.world().feed_created(1, at(NOON));
+    bench.poller(None).poll().await.unwrap();
+    bench.pass(SignedDuration::from_mins(10));
+    bench.look().await;
+    assert_eq!(bench.started(), Vec::<String>::new());
+    let (_, why) = bench.store.skipped("f", &key(0)).unwrap().unwrap();
+    assert!(String::from_utf8(why).unwrap().contains("ready: "));
+}
+
+#[tokio::test]
+async fn each_new_row_of_a_hunt_starts_one_run_and_none_is_cut_away() {
+    let trigger = "{ type: hunt.rows, connection: graph, query: \"DeviceProcessEvents // powershell\", every: 15m, max_rows: 7, \
+                   columns: { DeviceId: string, CommandHash: string, Timestamp: datetime }, \
+                   key: trigger.row.DeviceId + '|' + trigger.row.CommandHash }";
+    let mut bench = Bench::new(120, trigger, 0).await;
+    let devices = bench.sandbox.world().plan.devices.len();
+    let wanted = (0..devices).filter(|index| index % 4 == 1).count();
+    assert!(wanted > 10, "{wanted} rows are too few for this test");
+    let deployed = bench.intake.flows.find("f").unwrap();
+    let mut taken = vec![];
+    // One after the other until all have started; the end of the window is stored with the last of them alone.
+    while bench.store.get("hunt/f/end").unwrap().is_none() {
+        hunts::evaluate(&bench.intake, &bench.catalog, &*bench.client, &deployed).await.unwrap();
+        let rows = bench.rows();
+        assert!((1..=7).contains(&rows.len()), "{}", rows.len());
+        taken.extend(rows);
+    }
+    let keys: BTreeSet<_> = taken.iter().map(|row| row.key.clone()).collect();
+    assert_eq!((keys.len(), taken.len()), (wanted, wanted));
+    let row = &taken[0];
+    assert!(row.key.starts_with("row:") && matches!(row.payload.at(&["row", "Timestamp"]), Some(Value::Datetime(_))));
+    assert_eq!(row.payload.get("window_end"), Some(&Value::Datetime(at(NOON))));
+    bench.pass(SignedDuration::from_mins(15));
+    hunts::evaluate(&bench.intake, &bench.catalog, &*bench.client, &deployed).await.unwrap();
+    assert_eq!(bench.started(), Vec::<String>::new());
 }

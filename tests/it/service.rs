@@ -230,3 +230,90 @@ fn our_own_change_of_an_alert_starts_no_second_run() {
     assert_eq!(site.runs().len(), 2);
     assert!(service.stop().success());
 }
+
+const HUNT: &str = r#"
+flow: hunt
+trigger: { type: hunt.rows, query: "DeviceProcessEvents // powershell", every: 10s, columns: { DeviceId: string, CommandHash: string } }
+steps:
+  - { id: machine, action: mde.get_machine, with: { machine_id: "{{ trigger.row.DeviceId }}" } }
+"#;
+
+const AFTER: &str = r#"
+flow: after
+trigger: { type: flow.finished, flow: hunt, status: succeeded }
+steps:
+  - { set: { followed: trigger.run_id, device: trigger.event.row.DeviceId } }
+"#;
+
+const LAST: &str = "flow: last\ntrigger: { type: flow.finished, flow: after }\nsteps:\n  - { wait: 1s }\n";
+
+#[test]
+fn each_row_of_a_hunt_and_each_end_of_a_run_starts_one_run_through_kills() {
+    let tenant = Tenant::new(27, 100, |options| options.latency = std::time::Duration::from_millis(20));
+    let site = Site::new(&tenant).flow("hunt", HUNT).flow("after", AFTER).flow("last", LAST).set("in_flight", "2");
+    let devices = tenant.world().plan.devices.len();
+    let rows = (0..devices).filter(|index| index % 4 == 1).count();
+    // Killed while runs end and others start by that, and at once after the query was answered.
+    for life in 0..4 {
+        let service = site.start(&[]);
+        let calls = tenant.calls();
+        wait_for("some calls", 40, || (tenant.calls() >= calls + 2 + 2 * life).then_some(()));
+        service.kill();
+    }
+    let service = site.start(&[]);
+    let runs = site.settled(3 * rows, 90);
+    assert!(runs.iter().all(|run| run["status"] == "succeeded"), "{runs:#?}");
+    let of = |flow: &str| runs.iter().filter(|run| run["flow"] == flow).collect::<Vec<_>>();
+    assert_eq!((of("hunt").len(), of("after").len(), of("last").len()), (rows, rows, rows));
+    let ended: std::collections::BTreeSet<String> =
+        of("hunt").iter().map(|run| format!("succeeded:{}", run["id"].as_str().unwrap())).collect();
+    let followed = of("after").iter().map(|run| run["key"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(ended, followed);
+    assert!(service.stop().success());
+}
+
+#[test]
+fn flows_that_start_each_other_are_refused_with_the_place() {
+    let tenant = Tenant::new(28, 1, |_| {});
+    let follow = |name: &str, flow: &str| {
+        format!("flow: {name}\ntrigger: {{ type: flow.finished, flow: {flow} }}\nsteps:\n  - {{ wait: 1s }}\n")
+    };
+    let site =
+        Site::new(&tenant).flow("a", &follow("a", "b")).flow("b", &follow("b", "a")).flow("c", &follow("c", "nobody"));
+    let checked = site.cli(&["check", "-o", "json"]);
+    assert_eq!(checked.code, 1, "{checked:?}");
+    let found = checked.json();
+    let found: Vec<_> = found["diagnostics"].as_array().unwrap().iter().collect();
+    let told: Vec<_> =
+        found.iter().map(|it| (it["code"].as_str().unwrap(), it["line"].as_u64(), it["column"].as_u64())).collect();
+    assert_eq!(told, [("WF0716", Some(2), Some(39)), ("WF0716", Some(2), Some(39)), ("WF0708", Some(2), Some(39))]);
+    assert_eq!(site.cli(&["run"]).code, 78);
+}
+
+const READY: &str = r#"
+flow: ready
+trigger: { type: xdr.alert.new, connection: graph, ready: trigger.alert.status == 'InProgress', ready_timeout: 1h }
+steps:
+  - { set: { status: trigger.alert.status } }
+"#;
+
+#[test]
+fn an_alert_that_waits_for_its_evidence_outlives_a_kill() {
+    let tenant = Tenant::new(29, 10, |_| {});
+    let site = Site::new(&tenant).flow("ready", READY).set("poll", "{ xdr.alert.new: 1s }");
+    let service = site.start(&[]);
+    tenant.feed(10);
+    let reads =
+        || tenant.ledger().calls.iter().filter(|(route, _)| route.contains("alerts_v2/")).map(|(_, n)| n).sum::<u64>();
+    wait_for("the alerts that wait are read again", 40, || (reads() >= 10).then_some(()));
+    service.kill();
+    assert_eq!(site.runs().len(), 0);
+    let world = tenant.world();
+    for alert in &world.plan.alerts[..3] {
+        assert!(world.set_status(&alert.graph_id, "InProgress"));
+    }
+    let service = site.start(&[]);
+    let runs = site.settled(3, 60);
+    assert_eq!(runs.len(), 3);
+    assert!(service.stop().success());
+}

@@ -83,6 +83,24 @@ pub(super) const PAGES: &[Page] = &[
         "",
     ),
     page(
+        "WF0715",
+        "a hunt that can't run",
+        "A trigger `hunt.rows` names one query without templates, how often it is asked (at least every 10s), and the types of its columns.",
+        "trigger: { type: hunt.rows, query_file: kql/new-persistence.kql, every: 15m, columns: { DeviceId: string } }",
+    ),
+    page(
+        "WF0716",
+        "flows that start each other",
+        "A flow that follows another one starts when that one ends. A circle of them would never come to rest, so it is refused, as is a chain of more than eight.",
+        "trigger: { type: flow.finished, flow: isolate-high-severity, status: [failed, dead] }",
+    ),
+    page(
+        "WF0717",
+        "an event that can't be split or waited for",
+        "`split:` wants a list of the event. `ready:` wants an event that can be read again by its id, waits at most a day, and does not go with `split:`.",
+        "trigger: { type: mde.alert.new, ready: size(trigger.alert.evidence) > 0, ready_timeout: 15m, on_not_ready: run }",
+    ),
+    page(
         "WF0720",
         "not in this version",
         "The step parses and is checked, and this version cannot run it yet. It is refused when the flow is loaded, not in the middle of a run.",

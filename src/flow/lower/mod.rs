@@ -69,6 +69,9 @@ impl Lowering<'_> {
             filter: self.condition(&fields, "where"),
             dedupe: self.cel(&fields, "dedupe"),
             concurrency: self.concurrency(&fields),
+            split: self.cel(&fields, "split"),
+            ready: self.condition(&fields, "ready"),
+            key: self.cel(&fields, "key"),
             options: fields
                 .entries()
                 .filter(|entry| raw(&entry.key))
@@ -125,6 +128,9 @@ fn no_trigger(span: Span) -> Trigger {
         filter: None,
         dedupe: None,
         concurrency: None,
+        split: None,
+        ready: None,
+        key: None,
         options: vec![],
         fields: vec![],
     }
