@@ -26,7 +26,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, E
         (paths, _) => paths.to_vec(),
     };
     let site = config.as_ref().map(Site::of).unwrap_or_default();
-    let loaded = load::load(&paths, &catalog, &site)?;
+    let loaded = load::load(&paths, &catalog, &site, None)?;
     match out.format() {
         Format::Human => {
             let text = diag::render(&loaded.diagnostics, out.colors());

@@ -58,7 +58,7 @@ async fn play(args: &Args, folder: &Path, out: &Out) -> Result<ExitCode, Error> 
         config.poll.insert(kind.to_owned(), Duration::from_millis(300));
     }
     let catalog = Arc::new(Catalog::builtin()?);
-    let mut flows = load::load(&config.flows, &catalog, &Site::of(&config))?;
+    let mut flows = load::load(&config.flows, &catalog, &Site::of(&config), None)?;
     if flows.errors() > 0 {
         out.say(&diag::render(&flows.diagnostics, out.colors_err()));
         return Err(Error::config("the shipped flows do not check; this is a bug, please report it"));

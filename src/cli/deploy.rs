@@ -74,7 +74,8 @@ pub(super) struct Library {
 
 impl Compile for Library {
     fn compile(&self, card: &Card) -> Result<Arc<CheckedFlow>, String> {
-        if let Some(flow) = self.shelf.get(&card.version) {
+        // The version is what the card says: what was compiled under it must be what the card says of the rest, too.
+        if let Some(flow) = self.shelf.get(&card.version).filter(|flow| Card::of(flow, card.warnings) == *card) {
             return Ok(flow);
         }
         let flow = self.checked(card).inspect_err(|error| {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use super::cache::{Cache, Entry};
 use crate::catalog::{Catalog, ConnectionKind};
 use crate::check::{self, Card, CheckedFlow, World, follow};
 use crate::config::Config;
@@ -23,7 +24,10 @@ pub(super) struct Loaded {
     pub(super) texts: Texts,
     /// The flows without errors, each with the index of its file.
     pub(super) flows: Vec<(Card, usize)>,
+    /// Of the files with errors, and of those without that were checked now.
     pub(super) diagnostics: Vec<Diagnostic>,
+    /// What is known of the files now, for the next start; empty without a cache.
+    pub(super) entries: HashMap<String, Arc<Entry>>,
 }
 
 impl Loaded {
@@ -115,8 +119,9 @@ impl Site {
     }
 }
 
-/// Reads and checks every flow file below the paths. What is not in this version is refused.
-pub(super) fn load(paths: &[PathBuf], catalog: &Catalog, site: &Site) -> Result<Loaded, Error> {
+/// Reads and checks every flow file below the paths. What is not in this version is refused. A file that the cache knows is
+/// not checked again.
+pub(super) fn load(paths: &[PathBuf], catalog: &Catalog, site: &Site, cache: Option<&Cache>) -> Result<Loaded, Error> {
     let mut found = vec![];
     let mut diagnostics = vec![];
     for path in paths {
@@ -136,41 +141,51 @@ pub(super) fn load(paths: &[PathBuf], catalog: &Catalog, site: &Site) -> Result<
         }
     }
     let texts = Texts::new(files);
-    let (flows, found) = check_all(&texts, catalog, site);
+    let (flows, found, entries) = check_all(&texts, catalog, site, cache);
     diagnostics.extend(found);
     let flows = unique(flows, &texts, &mut diagnostics);
     let flows = followed(flows, &texts, &mut diagnostics);
     diagnostics.sort_by(|a, b| (&a.source.name, a.span.start).cmp(&(&b.source.name, b.span.start)));
-    Ok(Loaded { texts, flows, diagnostics })
+    Ok(Loaded { texts, flows, diagnostics, entries })
 }
 
-type Checked = (Vec<(Card, usize)>, Vec<Diagnostic>);
+type Checked = (Vec<(Card, usize)>, Vec<Diagnostic>, HashMap<String, Arc<Entry>>);
 
-fn check_all(texts: &Texts, catalog: &Catalog, site: &Site) -> Checked {
+fn check_all(texts: &Texts, catalog: &Catalog, site: &Site, cache: Option<&Cache>) -> Checked {
     let all: Vec<usize> = (0..texts.files.len()).collect();
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(all.len().max(1));
     let chunk = all.len().div_ceil(threads).max(1);
     let work = |part: &[usize]| {
-        let (mut cards, mut diagnostics) = (vec![], vec![]);
-        for index in part {
-            let Some(file) = texts.files.get(*index) else { continue };
+        let (mut cards, mut diagnostics, mut entries) = (vec![], vec![], vec![]);
+        for (index, file) in part.iter().filter_map(|index| Some((*index, texts.files.get(*index)?))) {
+            if let Some(entry) = cache.and_then(|cache| cache.known(file, texts)) {
+                cards.push((entry.card().clone(), index));
+                entries.push((file.source.name.clone(), entry));
+                continue;
+            }
             let (flow, faults) = check_one(file, texts, catalog, site);
-            cards.extend(flow.map(|flow| (Card::of(&flow, faults.len()), *index)));
+            if let Some(flow) = flow {
+                cards.push((Card::of(&flow, faults.len()), index));
+                if cache.is_some() {
+                    entries.push((file.source.name.clone(), Arc::new(Entry::of(file, &flow, faults.len()))));
+                }
+            }
             diagnostics.extend(faults);
         }
-        (cards, diagnostics)
+        (cards, diagnostics, entries)
     };
     let results = std::thread::scope(|scope| {
         let work = &work;
         let handles: Vec<_> = all.chunks(chunk).map(|part| scope.spawn(move || work(part))).collect();
         handles.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>()
     });
-    let (mut cards, mut diagnostics) = (vec![], vec![]);
+    let (mut cards, mut diagnostics, mut entries) = (vec![], vec![], HashMap::new());
     for result in results {
         match result {
-            Ok((some, faults)) => {
+            Ok((some, faults, known)) => {
                 cards.extend(some);
                 diagnostics.extend(faults);
+                entries.extend(known);
             }
             // A bug in checking: it must not look like a clean file.
             Err(_) => {
@@ -180,7 +195,7 @@ fn check_all(texts: &Texts, catalog: &Catalog, site: &Site) -> Checked {
             }
         }
     }
-    (cards, diagnostics)
+    (cards, diagnostics, entries)
 }
 
 /// Checks one file among its texts. Without errors, what was found are warnings.

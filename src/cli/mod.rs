@@ -1,6 +1,7 @@
 //! The command line: one file per command. Data goes to stdout, talk to stderr.
 
 mod actions;
+mod cache;
 mod check;
 mod completions;
 mod control;

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::cache::Cache;
 use super::deploy::{Activations, Stock, deploy};
 use super::load::{self, Loaded, Site};
 use super::watch::{Watch, Watched};
@@ -116,13 +117,13 @@ pub(super) async fn run(mut running: Running, mut origin: Origin, stop: Cancella
     // What was opened at the start; where nothing of it has changed, connections and their tokens stay.
     let mut opened = fingerprint(&running.config).ok();
     loop {
-        tokio::select! {
+        let doubted = tokio::select! {
             () = stop.cancelled() => return,
-            () = origin.hangup.heard() => {}
-            () = origin.watch.changed() => {}
-            () = running.stock.doubt.notified() => {}
-        }
-        let (done, tried) = running.reload(&origin, &mut opened).await;
+            () = origin.hangup.heard() => false,
+            () = origin.watch.changed() => false,
+            () = running.stock.doubt.notified() => true,
+        };
+        let (done, tried) = running.reload(&origin, doubted, &mut opened).await;
         running.tell(done);
         let configs: Vec<&Config> = std::iter::once(&running.config).chain(&tried).collect();
         origin.watch.follow(Watched::of(&origin.file, &configs));
@@ -136,13 +137,15 @@ struct Read {
 }
 
 impl Running {
-    /// One reload; with it the configuration that was read, where it could be.
+    /// One reload; with it the configuration that was read, where it could be. Where what is known of the flows is in doubt,
+    /// all of them are checked.
     async fn reload(
         &mut self,
         origin: &Origin,
+        doubted: bool,
         opened: &mut Option<String>,
     ) -> (Result<Changes, Vec<String>>, Option<Config>) {
-        let read = match self.read(origin).await {
+        let read = match self.read(origin, doubted).await {
             Ok(read) => read,
             Err(fault) => return (Err(vec![fault]), None),
         };
@@ -151,12 +154,21 @@ impl Running {
     }
 
     /// Reads and checks everything, again and again while somebody writes.
-    async fn read(&self, origin: &Origin) -> Result<Read, String> {
+    async fn read(&self, origin: &Origin, doubted: bool) -> Result<Read, String> {
         for _ in 0..TRIES {
             let (file, permissions, catalog) = (origin.file.clone(), origin.permissions, Arc::clone(&self.catalog));
+            let store = self.config.store.clone();
             let work = move || {
                 let config = Config::read_with(&file, permissions)?;
-                let flows = load::load(&config.flows, &catalog, &Site::of(&config));
+                let site = Site::of(&config);
+                let cache = if doubted { Cache::none(&store, &site) } else { Cache::open(&store, &site) };
+                let mut flows = load::load(&config.flows, &catalog, &site, Some(&cache));
+                if let Ok(flows) = &mut flows {
+                    let entries = std::mem::take(&mut flows.entries);
+                    if !cache.holds(&entries) {
+                        cache.leave(entries);
+                    }
+                }
                 let settled = flows.as_ref().map_or(true, |flows| flows.texts.settled());
                 Ok::<_, Error>((Read { config, flows }, settled))
             };

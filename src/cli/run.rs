@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::cache::Cache;
 use super::load::Site;
 use super::out::Out;
 use super::reload::{Hangup, Origin};
@@ -39,7 +40,9 @@ async fn serve(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, Erro
     // Before the files are read, so that no change in between is missed.
     let watch = Watch::new(Watched::of(&file, &[&config]));
     let catalog = Arc::new(Catalog::builtin()?);
-    let loaded = load::load(&config.flows, &catalog, &Site::of(&config))?;
+    let site = Site::of(&config);
+    let cache = Cache::open(&config.store, &site);
+    let mut loaded = load::load(&config.flows, &catalog, &site, Some(&cache))?;
     if loaded.errors() > 0 {
         out.say(diag::render(&loaded.diagnostics, out.colors_err()).trim_end());
         let message = format!("{} errors in the flow files: nothing is started", loaded.errors());
@@ -52,10 +55,15 @@ async fn serve(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, Erro
             );
         }
     }
+    let entries = std::mem::take(&mut loaded.entries);
     let origin = Some(Origin { file, permissions, hangup, watch });
     let plan = Plan { config, catalog, flows: loaded, from: args.from, clock: Clock::system(), origin };
     let service = service::start(plan).await?;
     out.say(&format!("ready on http://{}", service.address));
+    if !cache.holds(&entries) {
+        // The start has not waited for it; the next one need not check what stays.
+        drop(tokio::task::spawn_blocking(move || cache.leave(entries)));
+    }
     stopped().await;
     out.say("stopping");
     service.drain(DRAIN).await;

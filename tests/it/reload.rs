@@ -211,3 +211,32 @@ fn a_storm_of_reloads_and_a_kill_in_the_middle_lose_nothing() {
     assert!(versions.len() > 1, "no run met a reload");
     assert!(service.stop().success());
 }
+
+#[test]
+fn what_was_kept_of_an_earlier_start_lets_no_flow_do_more_than_its_file() {
+    let tenant = Tenant::new(66, 10, |_| {});
+    tenant.feed(10);
+    let (alert, machine) = tenant.high().swap_remove(0);
+    let tight = format!("{BY_HOOK}mode: shadow\n");
+    let site = by_hangup(&tenant).flow("by-hook", &tight);
+    assert!(site.start(&[]).stop().success());
+    // Somebody who can write to the store's folder makes the flow live there, and mends the sum.
+    let file = site.path().join("data/flows.cache");
+    let kept = wait_for("what was checked is kept", 20, || std::fs::read_to_string(&file).ok());
+    let (_, body) = kept.split_once('\n').unwrap();
+    let body = body.replacen("\"mode\":\"shadow\"", "\"mode\":null", 1);
+    assert!(!body.contains("shadow"), "{body}");
+    let sum = watchfloor::id::hex(&watchfloor::id::digest16(&[&body]));
+    std::fs::write(&file, format!("{sum}\n{body}")).unwrap();
+    let service = site.start(&[]);
+    assert_eq!(site.json(&["status"])["flows"], json!({ "live": 1, "shadow": 0 }), "the shortcut was taken");
+    let (status, body) = tenant.hook(&service.url, &event(&alert, &machine)).unwrap();
+    assert_eq!(status, 503, "{body}");
+    assert!(service.log().contains("is not what was deployed"));
+    // It was noticed, and all files were read again.
+    next(&site, &Json::Null);
+    assert_eq!(site.json(&["status"])["flows"], json!({ "live": 0, "shadow": 1 }));
+    site.run_is(&started(&tenant, &service, &alert, &machine), &["succeeded"], 60);
+    assert_eq!(tenant.effects(), Default::default());
+    assert!(service.stop().success());
+}
