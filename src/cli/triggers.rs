@@ -36,7 +36,7 @@ pub(super) fn run(command: &Command, out: &Out) -> Result<ExitCode, Error> {
                     None => error.help("`watchfloor triggers list` names all"),
                 }
             })?;
-            show(spec, out);
+            show(spec, &catalog, out);
         }
     }
     Ok(ExitCode::Ok)
@@ -49,7 +49,7 @@ fn summary(spec: &TriggerSpec) -> Json {
     })
 }
 
-fn show(spec: &TriggerSpec, out: &Out) {
+fn show(spec: &TriggerSpec, catalog: &Catalog, out: &Out) {
     if !out.is_human() {
         let mut item = summary(spec);
         if let Some(members) = item.as_object_mut() {
@@ -68,6 +68,8 @@ fn show(spec: &TriggerSpec, out: &Out) {
     if !spec.keys.is_empty() {
         out.line(&format!("\nkeys: {}", spec.keys.join(", ")));
     }
+    let ready = if spec.reread(catalog).is_some() { ", ready, ready_timeout, on_not_ready" } else { "" };
+    out.line(&format!("keys of every trigger: where, dedupe, concurrency, split{ready}"));
     out.line("\ntrigger:");
     actions::output(&spec.output, out);
     out.line("\nexample:");

@@ -114,18 +114,24 @@ pub struct Deployment {
     flows: Vec<Deployed>,
     by_name: HashMap<Arc<str>, usize>,
     by_origin: HashMap<Origin, Vec<usize>>,
+    /// The flows that are started by the ends of another one, by that one's name.
+    by_followed: HashMap<Arc<str>, Vec<usize>>,
 }
 
 impl Deployment {
     pub fn new(flows: Vec<Deployed>, given: Given) -> Self {
         let mut by_name = HashMap::with_capacity(flows.len());
         let mut by_origin: HashMap<Origin, Vec<usize>> = HashMap::new();
+        let mut by_followed: HashMap<Arc<str>, Vec<usize>> = HashMap::new();
         for (index, deployed) in flows.iter().enumerate() {
             let card = &deployed.card;
             by_name.insert(Arc::clone(&card.name), index);
             by_origin.entry((Arc::clone(&card.trigger), card.source.clone())).or_default().push(index);
+            if let Some(follows) = &card.follows {
+                by_followed.entry(Arc::clone(&follows.flow)).or_default().push(index);
+            }
         }
-        Deployment { given, flows, by_name, by_origin }
+        Deployment { given, flows, by_name, by_origin, by_followed }
     }
 
     pub fn iter(&self) -> std::slice::Iter<'_, Deployed> {
@@ -145,6 +151,12 @@ impl Deployment {
         };
         let many = many.iter().filter_map(|index| self.flows.get(*index));
         named.into_iter().chain(many).filter(move |deployed| wants(deployed, event))
+    }
+
+    /// The flows that follow a flow, whatever its run ended as.
+    pub fn followers<'a>(&'a self, flow: &str) -> impl Iterator<Item = &'a Deployed> {
+        let followers = self.by_followed.get(flow).map_or(&[][..], Vec::as_slice);
+        followers.iter().filter_map(|index| self.flows.get(*index))
     }
 
     /// The flows that listen to a webhook.

@@ -5,19 +5,19 @@ use jiff::Timestamp;
 
 use super::offer::{self, Decided};
 use super::{Deployment, Event};
-use crate::journal::{Op, RunRow, RunStatus};
+use crate::check::program::Follows;
+use crate::journal::{Op, RunRow};
 use crate::value::Value;
 
 /// What the end of a run writes beside it: the runs of the flows that follow, with their texts. `row` is as it ends.
 pub fn ops(flows: &Deployment, row: &RunRow, now: Timestamp) -> Vec<Op> {
-    let event = event(row, now);
-    let mut ops = vec![];
-    for deployed in flows.wanting(&event) {
-        let follows = deployed.card.follows.as_ref();
-        let status = row.status.as_str();
-        if !follows.is_some_and(|it| it.flow == row.flow && it.statuses.iter().any(|word| **word == *status)) {
+    let (status, mut ops) = (row.status.as_str(), vec![]);
+    for deployed in flows.followers(&row.flow) {
+        let wants = |it: &Follows| it.statuses.iter().any(|word| **word == *status);
+        if now < deployed.activated || !deployed.card.follows.as_ref().is_some_and(wants) {
             continue;
         }
+        let event = event(row, now);
         let bundle = deployed.flow().and_then(|flow| serde_json::to_vec(&flow.bundle).map_err(|e| e.to_string()));
         match offer::decide(deployed, &event, now).and_then(|decided| Ok((decided, bundle?))) {
             Ok((decided, body)) => {
@@ -37,10 +37,9 @@ pub fn ops(flows: &Deployment, row: &RunRow, now: Timestamp) -> Vec<Op> {
     ops
 }
 
-/// Nothing but the run and how it ended is in the key: a dead run that a person takes up again ends a second time, with
-/// another word.
+/// The key is the run and how it ended: a dead run that a person takes up again ends a second time, with another word.
 fn event(row: &RunRow, now: Timestamp) -> Event {
-    let status = if row.status.is_final() { row.status } else { RunStatus::Failed };
+    let status = row.status;
     let members = [
         ("run_id", Some(Value::str(row.id.as_str()))),
         ("flow", Some(Value::str(&row.flow))),

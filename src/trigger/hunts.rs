@@ -24,6 +24,8 @@ use crate::value::{Map, Value};
 const ACTION: &str = "xdr.run_hunting_query";
 /// What a window reaches back before the last one's end.
 const OVERLAP: SignedDuration = SignedDuration::from_hours(2);
+/// How far back the service can hunt.
+const REACH: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// Rows of one answer, at most; a query that gives more fails, and says so.
 const ROWS: i64 = 10_000;
 /// Queries that are asked at the same time.
@@ -93,7 +95,8 @@ fn is_due(intake: &Intake, deployed: &Deployed, now: Timestamp) -> bool {
     let (Some(every), Ok(last)) = (hunt, instant(&*intake.store, &end_name(deployed.name()))) else { return false };
     let every = SignedDuration::try_from(every).unwrap_or(SignedDuration::MAX);
     // A clock that was ahead once must not put the hunt off until that time has come.
-    last.is_none_or(|last| last > now || now.duration_since(last) >= every)
+    let last = last.unwrap_or(deployed.activated);
+    last > now || now.duration_since(last) >= every
 }
 
 /// Asks one query over its window and starts a run for each new row.
@@ -108,7 +111,8 @@ pub async fn evaluate(
     let end = intake.clock.now();
     let last = instant(&*intake.store, &end_name(deployed.name()))?.map(|last| last.min(end));
     let start = last.and_then(|last| last.checked_sub(OVERLAP).ok()).unwrap_or(deployed.activated);
-    let start = start.max(deployed.activated).min(end);
+    let oldest = end.checked_sub(REACH).unwrap_or(start);
+    let start = start.max(deployed.activated).max(oldest).min(end);
     let action = catalog.action(ACTION).ok_or_else(|| PollError::Service(format!("there is no {ACTION}"), None))?;
     let mut inputs = asked(hunt, start, end);
     listing::defaults(action, &mut inputs);

@@ -54,7 +54,7 @@ pub async fn start(intake: &Intake, catalog: &Catalog, client: &dyn Fetch, wante
         (Some(id), Some(connection)) => {
             let seen = read(catalog, client, &flow.trigger.kind, connection, id).await?;
             // A person decided now: the event's age is not what `fresh_for` is about.
-            (seen.payload, now, format!("manual:{}:{}", wanted.token, seen.id))
+            (chosen(&flow.trigger.kind, seen.payload), now, format!("manual:{}:{}", wanted.token, seen.id))
         }
         (Some(_), None) => {
             let message = format!("the flow {} is not started by alerts or incidents", flow.name);
@@ -66,6 +66,12 @@ pub async fn start(intake: &Intake, catalog: &Catalog, client: &dyn Fetch, wante
         (None, _) if flow.trigger.webhook.is_some() => {
             let message = format!("the flow {} is started by a webhook", flow.name);
             return Err(Error::usage(message).help("POST to /hooks/NAME instead"));
+        }
+        (None, _) if matches!(&*flow.trigger.kind, "hunt.rows" | "flow.finished") => {
+            let message = format!("the flow {} is started by {} alone", flow.name, flow.trigger.kind);
+            return Err(
+                Error::usage(message).help("put its steps into a flow with `trigger: { type: manual }` to start them")
+            );
         }
         (None, _) => {
             let message = format!("the flow {} is started by {}", flow.name, flow.trigger.kind);
@@ -88,6 +94,16 @@ pub async fn start(intake: &Intake, catalog: &Catalog, client: &dyn Fetch, wante
         .await
         .map_err(|error| Error::new(ExitCode::Temporary, format!("storing the start: {error}")))?;
     offered.started.into_iter().next().ok_or_else(|| Error::new(ExitCode::NothingMatched, "this start was made before"))
+}
+
+/// Nothing is known to have changed of what a person chose.
+fn chosen(kind: &str, payload: Value) -> Value {
+    if !kind.ends_with(".changed") {
+        return payload;
+    }
+    let mut members = payload.as_map().cloned().unwrap_or_default();
+    members.insert("changed".into(), Value::list(vec![]));
+    Value::map(members)
 }
 
 fn started_by_hand(kind: &str, now: jiff::Timestamp) -> Value {
