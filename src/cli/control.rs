@@ -15,11 +15,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 use subtle::ConstantTimeEq;
 
+use super::runs;
 use super::service::Handle;
 use crate::error::{Error, ExitCode};
 use crate::flow::model::Mode;
 use crate::id::RunId;
+use crate::journal::Op;
+use crate::trigger::letters::Again;
 use crate::trigger::manual::{self, Start};
+use crate::worker::{Told, Word};
 
 const FILE: &str = "control.json";
 const MAX_BODY: usize = 256 * 1024;
@@ -77,6 +81,8 @@ pub(super) fn routes(token: String, handle: Handle) -> Router {
     Router::new()
         .route("/control/start", post(start))
         .route("/control/cancel", post(cancel))
+        .route("/control/settle", post(settle))
+        .route("/control/dlq", post(dlq))
         .route("/control/status", post(status))
         .with_state(state)
 }
@@ -156,6 +162,91 @@ async fn cancel(State(control): State<Arc<Control>>, headers: HeaderMap, body: B
     let answer = control.handle.worker.cancel(run, by, reason).await;
     answer.map_err(|message| Error::new(ExitCode::NothingMatched, message))?;
     Ok(Reply(json!({})).into_response())
+}
+
+#[derive(Deserialize)]
+struct Settle {
+    run: String,
+    said: String,
+    step: Option<String>,
+    output: Option<Json>,
+    by: String,
+    reason: String,
+}
+
+async fn settle(State(control): State<Arc<Control>>, headers: HeaderMap, body: Body) -> Result<Response, Refused> {
+    let Settle { run, said, step, output, by, reason } = control.read(&headers, body).await?;
+    let run = RunId::parse(&run).ok_or_else(|| Error::usage("this is no run id"))?;
+    let said = match (said.as_str(), output) {
+        ("done", output) => Told::Done { output },
+        (_, Some(_)) => return Err(Error::usage("only what is done has an output").into()),
+        ("not-done", None) => Told::NotDone,
+        ("failed", None) => Told::Failed,
+        _ => return Err(Error::usage("wanted one of done not-done failed").into()),
+    };
+    let word = Word::Settle { step, said };
+    let answer = control.handle.worker.word(run, word, by, bounded(&reason)).await;
+    answer.map_err(|message| Error::new(ExitCode::NothingMatched, message))?;
+    Ok(Reply(json!({})).into_response())
+}
+
+#[derive(Deserialize)]
+struct Dlq {
+    id: String,
+    what: String,
+    by: String,
+    reason: String,
+}
+
+/// A dead letter goes on or is dropped: a run, or an event.
+async fn dlq(State(control): State<Arc<Control>>, headers: HeaderMap, body: Body) -> Result<Response, Refused> {
+    let Dlq { id, what, by, reason } = control.read(&headers, body).await?;
+    let handle = control.handle.clone();
+    let reason = bounded(&reason);
+    let (word, outcome) = match what.as_str() {
+        "retry" => (Word::Retry, "goes on"),
+        "drop" => (Word::Drop, "dropped"),
+        _ => return Err(Error::usage("wanted one of retry drop").into()),
+    };
+    if let (Some(why), Word::Retry) = (handle.intake.gate.closed(), &word) {
+        return Err(Error::new(ExitCode::Temporary, why).into());
+    }
+    if let Some(run) = RunId::parse(&id) {
+        let answer = handle.worker.word(run.clone(), word, by, reason).await;
+        answer.map_err(|message| Error::new(ExitCode::NothingMatched, message))?;
+        return Ok(Reply(json!({ "outcome": outcome, "run": run.as_str() })).into_response());
+    }
+    // In a task of its own: a command that is ended meanwhile must not leave a run on disk that nobody takes up.
+    let done = tokio::spawn(async move { event_letter(&handle, &id, &word, &by, &reason).await });
+    let answer = done.await.map_err(|_| Error::new(ExitCode::Temporary, "the service is stopping"))??;
+    Ok(Reply(answer).into_response())
+}
+
+async fn event_letter(handle: &Handle, id: &str, word: &Word, by: &str, reason: &str) -> Result<Json, Error> {
+    let intake = &handle.intake;
+    let letter = intake.store.letter(id).map_err(runs::failed)?;
+    let letter = letter.ok_or_else(|| Error::new(ExitCode::NothingMatched, format!("there is no dead letter {id}")))?;
+    let at = intake.clock.now();
+    let what = if matches!(word, Word::Retry) { "retry" } else { "drop" };
+    let line = json!({
+        "at": at.to_string(), "event": id, "flow": letter.flow, "key": letter.key, "what": what, "by": by, "reason": reason,
+    });
+    let audit = Op::Audit { at, body: line.to_string().into_bytes() };
+    if !matches!(word, Word::Retry) {
+        intake.drop_letter(&letter, audit).await.map_err(runs::failed)?;
+        return Ok(json!({ "outcome": "dropped" }));
+    }
+    let again = intake.again(&letter, audit).await.map_err(|why| Error::new(ExitCode::NothingMatched, why))?;
+    Ok(match again {
+        Again::Started(run) => json!({ "outcome": "started", "run": run.as_str() }),
+        Again::Duplicate => json!({ "outcome": "duplicate" }),
+        Again::Filtered => json!({ "outcome": "filtered" }),
+    })
+}
+
+/// What a person gives as a reason stands in rows and in the audit log.
+fn bounded(reason: &str) -> String {
+    reason.chars().take(500).collect()
 }
 
 fn address(store: &Path) -> Option<Address> {

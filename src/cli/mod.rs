@@ -7,6 +7,7 @@ mod completions;
 mod control;
 mod demo;
 mod deploy;
+mod dlq;
 mod explain;
 mod load;
 mod out;
@@ -85,9 +86,12 @@ enum Command {
     Run(run::Args),
     /// Start a flow by hand, in the running service
     Start(start::Args),
-    /// List, show and cancel runs
+    /// List, show, settle and cancel runs
     #[command(subcommand)]
     Runs(runs::Command),
+    /// Dead letters: what failed again and again, and events that could not be judged
+    #[command(subcommand)]
+    Dlq(dlq::Command),
     /// Why a flow did or did not run for an alert
     Why(why::Args),
     /// What flows can do
@@ -140,6 +144,7 @@ fn dispatch(args: Args, out: &Out) -> Result<ExitCode, Error> {
         Command::Run(args) => run::run(&args, global, out),
         Command::Start(args) => start::run(args, global, out),
         Command::Runs(command) => runs::run(command, global, out),
+        Command::Dlq(command) => dlq::run(command, global, out),
         Command::Why(args) => why::run(&args, global, out),
         Command::Actions(command) => actions::run(&command, out),
         Command::Triggers(command) => triggers::run(&command, out),

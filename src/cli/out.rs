@@ -52,6 +52,13 @@ impl Out {
         drop(writeln!(anstream::stderr().lock(), "{text}"));
     }
 
+    /// A question; the answer stands behind it.
+    pub(super) fn ask(&self, text: &str) {
+        let mut to = anstream::stderr().lock();
+        drop(write!(to, "{text}"));
+        drop(to.flush());
+    }
+
     pub(super) fn error(&self, error: &Error) {
         let mut lines = vec![format!("error: {}", safe(&error.message))];
         lines.extend(error.help.iter().map(|help| format!("  help: {}", safe(help))));

@@ -1,4 +1,4 @@
-//! `runs list`, `runs show`, `runs cancel`.
+//! `runs list`, `runs show`, `runs cancel`, `runs settle`.
 
 use std::sync::Arc;
 
@@ -25,6 +25,8 @@ pub(super) enum Command {
         /// The run's id
         run: String,
     },
+    /// Say whether an effect of unknown outcome took place; needs the running service
+    Settle(Settle),
     /// End a run that has not ended; needs the running service
     Cancel {
         /// The run's id
@@ -33,6 +35,24 @@ pub(super) enum Command {
         #[arg(long, default_value = "cancelled on the command line")]
         reason: String,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Settle {
+    /// The run's id
+    run: String,
+    /// done: it took place, the run goes on · not-done: it did not, it is made again under all guards · failed: the step fails
+    #[arg(long = "as", value_name = "WHAT", value_parser = ["done", "not-done", "failed"])]
+    said: String,
+    /// Which call, by its path, where several of the run are uncertain
+    #[arg(long, value_name = "PATH")]
+    step: Option<String>,
+    /// What it gave, as JSON, where no look-up tells: what is left out is filled in as `(unknown)`
+    #[arg(long, value_name = "JSON")]
+    result: Option<String>,
+    /// How you know; kept with the run and in the audit log
+    #[arg(long)]
+    reason: String,
 }
 
 #[derive(Debug, clap::Args)]
@@ -79,6 +99,18 @@ pub(super) fn run(command: Command, global: &Global, out: &Out) -> Result<ExitCo
             out.list(&items, &header, |item| header.map(|key| cell(item, key)).to_vec());
             Ok(if items.is_empty() { ExitCode::NothingMatched } else { ExitCode::Ok })
         }
+        Command::Settle(settle) => {
+            let run = parse(&settle.run)?;
+            let output = settle.result.as_deref().map(serde_json::from_str::<Json>).transpose();
+            let output = output.map_err(|error| Error::usage(format!("--result: {error}")))?;
+            let body = json!({
+                "run": run.as_str(), "said": settle.said, "step": settle.step, "output": output,
+                "by": whoami(), "reason": settle.reason,
+            });
+            control::call(&global.config()?.store, "settle", &body)?;
+            out.say(&format!("run {run} is settled as {}", settle.said));
+            Ok(ExitCode::Ok)
+        }
         Command::Show { run } => show(global, &parse(&run)?, out),
         Command::Cancel { run, reason } => {
             let run = parse(&run)?;
@@ -98,6 +130,17 @@ pub(super) fn summary(row: &RunRow) -> Json {
     })
 }
 
+/// What a run did, step by step; the error is a sentence.
+pub(super) fn steps(
+    store: Arc<SqliteStore>,
+    row: &RunRow,
+    global: &Global,
+) -> Result<Result<Vec<Entry>, String>, Error> {
+    let turns = store.turns(row.no).map_err(failed)?;
+    let pinned = Pinned::beside(store, Catalog::builtin()?, &global.config()?);
+    Ok(pinned.flow(&row.flow, &row.version).and_then(|flow| timeline::read(row, flow, &turns)))
+}
+
 fn show(global: &Global, run: &RunId, out: &Out) -> Result<ExitCode, Error> {
     let store = Arc::new(open(global)?);
     let row = store.run(run).map_err(failed)?;
@@ -109,9 +152,7 @@ fn show(global: &Global, run: &RunId, out: &Out) -> Result<ExitCode, Error> {
         json!({ "path": blob.path, "attempt": blob.attempt, "answer": answer })
     });
     let answers: Vec<Json> = answers.collect();
-    let turns = store.turns(row.no).map_err(failed)?;
-    let pinned = Pinned::beside(store, Catalog::builtin()?, &global.config()?);
-    let steps = pinned.flow(&row.flow, &row.version).and_then(|flow| timeline::read(&row, flow, &turns));
+    let steps = steps(store, &row, global)?;
     if !out.is_human() {
         let mut item = summary(&row);
         if let Some(members) = item.as_object_mut() {
@@ -156,7 +197,7 @@ fn show(global: &Global, run: &RunId, out: &Out) -> Result<ExitCode, Error> {
 }
 
 /// One line of the timeline, with the leaves of a condition below it.
-fn tell(entry: &Entry, out: &Out) {
+pub(super) fn tell(entry: &Entry, out: &Out) {
     let at = entry.at.strftime("%H:%M:%S%.3f");
     out.line(&safe(&format!("  {at}  {:<9} {}  {}", entry.what, entry.path, entry.text)));
     entry.trace.iter().for_each(|trace| super::why::tree(trace, 3, out));
@@ -184,6 +225,6 @@ fn parse(text: &str) -> Result<RunId, Error> {
 }
 
 /// Who is at the keyboard, as far as the system says.
-fn whoami() -> String {
+pub(super) fn whoami() -> String {
     std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_else(|_| "unknown".to_owned())
 }

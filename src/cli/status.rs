@@ -5,8 +5,8 @@ use serde_json::{Value as Json, json};
 use super::out::{Out, cell, safe};
 use super::{Global, control, runs};
 use crate::error::{Error, ExitCode};
-use crate::journal::Store;
 use crate::journal::sqlite::SqliteStore;
+use crate::journal::{LetterQuery, Store};
 use crate::trigger::sweep;
 
 pub(super) fn run(global: &Global, out: &Out) -> Result<ExitCode, Error> {
@@ -16,6 +16,7 @@ pub(super) fn run(global: &Global, out: &Out) -> Result<ExitCode, Error> {
     let counts = store.counts().map_err(runs::failed)?;
     let waiting = counts.iter().filter(|(status, _)| matches!(status.as_str(), "waiting" | "uncertain" | "dead"));
     let attention: u64 = waiting.map(|(_, n)| n).sum();
+    let letters = store.letters(&LetterQuery::default()).map_err(runs::failed)?.len();
     let late = sweep::found(&store).map_err(runs::failed)?;
     if out.is_human() {
         match &service {
@@ -27,8 +28,11 @@ pub(super) fn run(global: &Global, out: &Out) -> Result<ExitCode, Error> {
         }
         if attention > 0 {
             out.say(&format!(
-                "{attention} runs want a person: `watchfloor runs list --status waiting` (uncertain, dead)"
+                "{attention} runs want a person: `watchfloor runs list --status waiting` (uncertain), `watchfloor dlq list`"
             ));
+        }
+        if letters > 0 {
+            out.say(&format!("{letters} events could not be judged: `watchfloor dlq list`"));
         }
         if let Some(newest) = late.first() {
             out.say(&safe(&format!(
@@ -44,8 +48,9 @@ pub(super) fn run(global: &Global, out: &Out) -> Result<ExitCode, Error> {
         let runs: serde_json::Map<_, _> =
             counts.iter().map(|(status, n)| (status.as_str().to_owned(), json!(n))).collect();
         let url = service.as_ref().map(|(url, _)| url);
-        let mut answer =
-            json!({ "running": url.is_some(), "url": url, "runs": runs, "attention": attention, "late": late });
+        let mut answer = json!({
+            "running": url.is_some(), "url": url, "runs": runs, "attention": attention, "letters": letters, "late": late,
+        });
         if let (Some(members), Some((_, Json::Object(said)))) = (answer.as_object_mut(), &service) {
             members.extend(said.clone());
         }

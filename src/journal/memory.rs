@@ -45,6 +45,20 @@ impl MemoryStore {
         Self::default()
     }
 
+    /// Lines of the audit log.
+    #[cfg(test)]
+    pub(crate) fn audit(&self) -> Vec<String> {
+        self.state().audit.iter().map(|(_, body)| String::from_utf8_lossy(body).into_owned()).collect()
+    }
+
+    /// Something of a run's row can't be read any more.
+    #[cfg(test)]
+    pub(crate) fn damage(&self, run: RunNo) {
+        if let Some(row) = self.state().runs.get_mut(&run) {
+            row.damaged = Some("its payload cannot be read".into());
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

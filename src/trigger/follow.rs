@@ -23,9 +23,10 @@ pub fn ops(flows: &Deployment, row: &RunRow, now: Timestamp) -> Vec<Op> {
             Ok((decided, body)) => {
                 let version = deployed.card.version.to_string();
                 ops.push(Op::Bundle { version, body });
-                ops.extend(decided.into_iter().map(|it| match it {
-                    Decided::Start(offer) => Op::Offer(offer),
-                    Decided::Skip(op) => op,
+                ops.extend(decided.into_iter().flat_map(|it| match it {
+                    Decided::Start(offer) => vec![Op::Offer(offer)],
+                    Decided::Skip(op) => vec![op],
+                    Decided::Letter { ops, .. } => ops,
                 }));
             }
             // It was compiled when it was deployed; the run that ends must end all the same.

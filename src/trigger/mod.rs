@@ -10,6 +10,7 @@ pub mod follow;
 pub mod form;
 pub mod gate;
 pub mod hunts;
+pub mod letters;
 mod listing;
 pub mod manual;
 pub mod offer;

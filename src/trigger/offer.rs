@@ -1,10 +1,12 @@
 //! The one way in: an event is matched against the flows, and what it starts is on disk before anybody hears of it.
 
 use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 
+use super::letters::Undelivered;
 use super::{Deployed, Event, Flows, Gate, ready, schedule, split};
 use crate::clock::Clock;
 use crate::expr::{Env, Trace};
@@ -45,13 +47,11 @@ pub struct Offered {
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Skip {
     pub trigger: Arc<str>,
-    /// The filter or the key could not be evaluated: the event is on the dead-letter list in all but name.
+    /// The filter or the key could not be evaluated: the event is on the dead-letter list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<Trace>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub payload: Option<Value>,
     /// The daily sweep found it: it became visible too late for any poll.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub late: bool,
@@ -59,7 +59,7 @@ pub struct Skip {
 
 impl Skip {
     pub(super) fn late(trigger: &Arc<str>) -> Skip {
-        Skip { trigger: Arc::clone(trigger), error: None, trace: None, payload: None, late: true }
+        Skip { trigger: Arc::clone(trigger), error: None, trace: None, late: true }
     }
 }
 
@@ -102,6 +102,10 @@ impl Intake {
                             offered.skipped += 1;
                             ops.push(op);
                         }
+                        Decided::Letter { ops: letter, .. } => {
+                            offered.skipped += 1;
+                            ops.extend(letter);
+                        }
                     }
                 }
             }
@@ -119,7 +123,7 @@ impl Intake {
         deployed: &Deployed,
         decided: Vec<Decided>,
         also: Vec<Op>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Offered, StoreError> {
         let (mut ops, mut versions) = (vec![], vec![]);
         for decided in decided {
             match decided {
@@ -128,10 +132,11 @@ impl Intake {
                     ops.push(Op::Offer(offer));
                 }
                 Decided::Skip(op) => ops.push(op),
+                Decided::Letter { ops: letter, .. } => ops.extend(letter),
             }
         }
         ops.extend(also);
-        self.commit(ops, versions, Offered::default()).await.map(drop)
+        self.commit(ops, versions, Offered::default()).await
     }
 
     async fn commit(&self, ops: Vec<Op>, versions: Vec<Arc<str>>, mut offered: Offered) -> Result<Offered, StoreError> {
@@ -182,6 +187,11 @@ impl Intake {
 pub(super) enum Decided {
     Start(Box<Offer>),
     Skip(Op),
+    /// It can't be judged.
+    Letter {
+        error: String,
+        ops: Vec<Op>,
+    },
 }
 
 /// The keys under which an event would start runs of a flow.
@@ -194,46 +204,36 @@ pub(super) fn would_start(deployed: &Deployed, event: &Event, now: Timestamp) ->
 /// asked.
 pub(super) fn decide(deployed: &Deployed, event: &Event, now: Timestamp) -> Result<Vec<Decided>, String> {
     match split::parts(deployed, event, now)? {
-        Ok(parts) => parts.iter().map(|part| decide_one(deployed, part, now)).collect(),
-        Err(error) => Ok(vec![Decided::Skip(unjudged(deployed, event, format!("split: {error}"), now))]),
+        Ok(parts) => parts.iter().map(|part| judge(deployed, part, now)).collect(),
+        Err(error) => Ok(vec![letter(deployed, event, now, format!("split: {error}"), None)]),
     }
 }
 
-/// An event that could not be judged: on the list of what started nothing, with its payload.
-pub(super) fn unjudged(deployed: &Deployed, event: &Event, error: String, now: Timestamp) -> Op {
-    let flow = deployed.name();
-    tracing::warn!(%flow, key = %event.key, error, "an event could not be judged and starts nothing");
-    let (trigger, payload) = (Arc::clone(&event.kind), Some(event.payload.clone()));
-    let skip = Skip { trigger, error: Some(error), trace: None, payload, late: false };
-    let body = serde_json::to_vec(&skip).unwrap_or_default();
-    Op::Skipped { flow: flow.to_string(), key: bounded(event.key.clone()), at: now, body }
+/// As `decide`, of an event that is not to be split any more. A bug in judging one event for one flow must not keep the
+/// others from being offered.
+pub(super) fn judge(deployed: &Deployed, event: &Event, now: Timestamp) -> Result<Decided, String> {
+    catch_unwind(AssertUnwindSafe(|| decide_one(deployed, event, now))).unwrap_or_else(|_| {
+        let error = "judging it panicked, which is a bug, please report it".to_owned();
+        Ok(letter(deployed, event, now, error, None))
+    })
 }
 
 /// Whether an event starts a flow, and with which key. The error says why the flow can't be asked.
 fn decide_one(deployed: &Deployed, event: &Event, now: Timestamp) -> Result<Decided, String> {
     let (flow, trigger) = (&deployed.card, deployed.trigger()?);
     let env = TriggerEnv { trigger: &event.payload, inputs: &event.inputs, now };
-    let skip = |error: Option<String>, trace: Option<Trace>| {
-        if let Some(error) = &error {
-            tracing::warn!(flow = %flow.name, key = %event.key, error, "an event could not be judged and starts nothing");
-        }
-        let payload = error.is_some().then(|| event.payload.clone());
-        let skip = Skip { trigger: Arc::clone(&event.kind), error, trace, payload, late: false };
-        let body = serde_json::to_vec(&skip).unwrap_or_default();
-        Ok(Decided::Skip(Op::Skipped { flow: flow.name.to_string(), key: bounded(event.key.clone()), at: now, body }))
-    };
     // A person who starts a flow by hand has decided: the filter is for events that nobody chose.
     if let (Some(filter), None) = (&trigger.filter, &event.flow) {
         match filter.eval(&env) {
             (Ok(true), _) => {}
-            (Ok(false), trace) => return skip(None, Some(trace)),
-            (Err(error), trace) => return skip(Some(format!("where: {error}")), Some(trace)),
+            (Ok(false), trace) => return Ok(Decided::Skip(skipped(deployed, event, now, None, Some(trace)))),
+            (Err(error), trace) => return Ok(letter(deployed, event, now, format!("where: {error}"), Some(trace))),
         }
     }
     let key = match (&trigger.dedupe, &event.flow) {
         (Some(dedupe), None) => match dedupe.eval(&env) {
             Ok(value) => key_text(&value),
-            Err(error) => return skip(Some(format!("dedupe: {error}")), None),
+            Err(error) => return Ok(letter(deployed, event, now, format!("dedupe: {error}"), None)),
         },
         _ => event.key.clone(),
     };
@@ -247,6 +247,29 @@ fn decide_one(deployed: &Deployed, event: &Event, now: Timestamp) -> Result<Deci
         payload: event.payload.clone(),
         inputs: event.inputs.clone(),
     })))
+}
+
+/// What `why` tells of an event that started nothing.
+fn skipped(deployed: &Deployed, event: &Event, at: Timestamp, error: Option<String>, trace: Option<Trace>) -> Op {
+    let skip = Skip { trigger: Arc::clone(&event.kind), error, trace, late: false };
+    let body = serde_json::to_vec(&skip).unwrap_or_default();
+    Op::Skipped { flow: deployed.name().to_string(), key: bounded(event.key.clone()), at, body }
+}
+
+/// An event that could not be judged.
+pub(super) fn letter(
+    deployed: &Deployed,
+    event: &Event,
+    at: Timestamp,
+    error: String,
+    trace: Option<Trace>,
+) -> Decided {
+    tracing::warn!(flow = %deployed.name(), key = %event.key, error, "an event can't be judged: it is a dead letter");
+    let skipped = skipped(deployed, event, at, Some(error.clone()), trace.clone());
+    let kept = Undelivered::new(event, error.clone(), trace);
+    let body = serde_json::to_vec(&kept).unwrap_or_default();
+    let (flow, key) = (deployed.name().to_string(), bounded(event.key.clone()));
+    Decided::Letter { error, ops: vec![skipped, Op::Letter { flow, key, at, body }] }
 }
 
 pub(super) fn key_text(value: &Value) -> String {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::listing::Fetch;
-use super::offer::{self, Decided, TriggerEnv};
+use super::offer::{self, TriggerEnv};
 use super::{Deployed, Event, Intake, manual};
 use crate::catalog::Catalog;
 use crate::journal::{Op, Store, StoreError};
@@ -183,10 +183,10 @@ async fn settle(
         offer::decide(deployed, &event, now).map_err(StoreError::Failed)?
     } else {
         let error = "ready: it was not so in time".to_owned();
-        vec![Decided::Skip(offer::unjudged(deployed, &event, error, now))]
+        vec![offer::letter(deployed, &event, now, error, None)]
     };
     let _list = intake.waiting.lock().await;
     let mut left = list(&*intake.store, deployed.name())?;
     left.retain(|other| other.key != waiting.key);
-    intake.start(deployed, decided, vec![put(deployed.name(), &left)]).await
+    intake.start(deployed, decided, vec![put(deployed.name(), &left)]).await.map(drop)
 }

@@ -44,6 +44,12 @@ impl Desk {
         self.intake.flows.replace(Deployment::new(flows, Given::default()));
     }
 
+    /// Other flows from now on.
+    pub(crate) fn deploy(&self, flows: Vec<CheckedFlow>) {
+        let flows = flows.into_iter().map(|flow| Deployed::of(Arc::new(flow), Mode::Live, now()));
+        self.intake.flows.replace(Deployment::new(flows.collect(), Given::default()));
+    }
+
     /// All rows that were handed over so far.
     pub(crate) fn taken(&mut self) -> Vec<RunRow> {
         std::iter::from_fn(|| self.accepted.try_recv().ok()).flatten().collect()

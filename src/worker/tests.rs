@@ -1,6 +1,7 @@
 //! The loop over a store in memory and a clock that the test drives: what sleeps, what comes back, what a person ends.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,10 +25,12 @@ steps:
   - { wait: 2h }
 ";
 
-struct Flows(Arc<CheckedFlow>);
+/// With a bug, while that is switched on.
+struct Flows(Arc<CheckedFlow>, Arc<AtomicBool>);
 
 impl Registry for Flows {
     fn flow(&self, _: &str, version: &str) -> Result<Arc<CheckedFlow>, String> {
+        assert!(!self.1.load(Ordering::SeqCst), "a bug that a test put here");
         if *self.0.version == *version { Ok(Arc::clone(&self.0)) } else { Err("there is no such version".into()) }
     }
 
@@ -41,6 +44,7 @@ struct Desk {
     store: Arc<MemoryStore>,
     flow: Arc<CheckedFlow>,
     now: Arc<Mutex<Timestamp>>,
+    bug: Arc<AtomicBool>,
 }
 
 impl Desk {
@@ -52,7 +56,7 @@ impl Desk {
         let (flow, faults) = check(&Source::new("f.yaml", flow), &world, true);
         let flow = Arc::new(flow.unwrap_or_else(|| panic!("{faults:?}")));
         let now = Arc::new(Mutex::new("2026-11-24T08:00:00Z".parse().unwrap()));
-        Desk { store: Arc::new(MemoryStore::new()), flow, now }
+        Desk { store: Arc::new(MemoryStore::new()), flow, now, bug: Arc::default() }
     }
 
     fn clock(&self) -> Clock {
@@ -72,7 +76,7 @@ impl Desk {
             store: Arc::clone(&self.store) as Arc<dyn Store>,
             client: Arc::new(client),
             guard: Guard::new(&config, Vec::new()),
-            registry: Arc::new(Flows(Arc::clone(&self.flow))),
+            registry: Arc::new(Flows(Arc::clone(&self.flow), Arc::clone(&self.bug))),
             clock: self.clock(),
             public_url: None,
             in_flight: 2,
@@ -234,4 +238,74 @@ async fn a_replay_that_differs_parks_the_run() {
     let row = desk.store.runs(&RunQuery::default()).unwrap().remove(0);
     let reason = row.reason.unwrap();
     assert!(reason.contains("derives `timer") && reason.contains("is recorded"), "{reason}");
+}
+
+#[tokio::test]
+async fn what_panics_three_times_is_a_dead_letter_and_the_service_starts() {
+    let desk = Desk::new(&WAITS.replace("1h", "5s"));
+    let first = desk.worker().await;
+    let rows = desk.accept(0..1).await;
+    let id = rows[0].id.clone();
+    first.accepted(rows);
+    until("it waits in memory", &first, |load| load.live == 1 && desk.store.turns(1).unwrap().len() == 1).await;
+    first.drain().await;
+    desk.bug.store(true, Ordering::SeqCst);
+    let second = desk.worker().await;
+    until("it is a dead letter", &second, |_| desk.with(RunStatus::Dead) == 1).await;
+    let why = desk.store.run(&id).unwrap().unwrap().reason.unwrap();
+    assert!(why.contains("panicked 3 times") && why.contains("a bug that a test put here"), "{why}");
+    // Still there: it is told so, and stays dead.
+    let word = |word| second.word(id.clone(), word, "jane".into(), "mended".into());
+    let again = word(Word::Retry).await.unwrap_err();
+    assert!(again.contains("panicked"), "{again}");
+    assert_eq!(desk.with(RunStatus::Dead), 1);
+    desk.bug.store(false, Ordering::SeqCst);
+    word(Word::Retry).await.unwrap();
+    assert_eq!(desk.with(RunStatus::Running), 1);
+    desk.pass(SignedDuration::from_secs(5));
+    until("it sleeps", &second, |load| load.live == 0 && desk.asleep() == 1).await;
+    desk.pass(SignedDuration::from_hours(2));
+    until("it ends", &second, |_| desk.with(RunStatus::Succeeded) == 1).await;
+    let audit = desk.store.audit();
+    assert!(audit.len() == 1 && audit[0].contains("jane") && audit[0].contains("mended"), "{audit:?}");
+}
+
+/// It panics before its first turn, in the one life of a service.
+#[tokio::test]
+async fn a_run_that_can_not_even_begin_is_dropped_by_a_person() {
+    let desk = Desk::new(WAITS);
+    desk.bug.store(true, Ordering::SeqCst);
+    let worker = desk.worker().await;
+    let rows = desk.accept(0..1).await;
+    let id = rows[0].id.clone();
+    worker.accepted(rows);
+    until("it is a dead letter", &worker, |_| desk.with(RunStatus::Dead) == 1).await;
+    let settle = Word::Settle { step: None, said: Told::NotDone };
+    let refused = worker.word(id.clone(), settle, "jane".into(), "?".into()).await.unwrap_err();
+    assert!(refused.contains("has ended: dead"), "{refused}");
+    worker.word(id.clone(), Word::Drop, "jane".into(), "a bug".into()).await.unwrap();
+    let row = desk.store.run(&id).unwrap().unwrap();
+    assert_eq!(row.status, RunStatus::Cancelled);
+    assert!(row.reason.unwrap().starts_with("dropped by jane: a bug; it was dead: it panicked"));
+    assert!(desk.store.audit()[0].contains("\"drop\""), "{:?}", desk.store.audit());
+}
+
+#[tokio::test]
+async fn a_damaged_run_waits_with_its_reason_and_a_person_ends_it() {
+    let desk = Desk::new(&WAITS.replace("1h", "5s"));
+    let first = desk.worker().await;
+    first.accepted(desk.accept(0..1).await);
+    until("it waits in memory", &first, |load| load.live == 1 && desk.store.turns(1).unwrap().len() == 1).await;
+    first.drain().await;
+    let ids: Vec<_> = desk.accept(1..3).await.into_iter().map(|row| row.id).collect();
+    // One that had begun, and one that had not.
+    desk.store.damage(1);
+    desk.store.damage(2);
+    let second = desk.worker().await;
+    until("the third goes on", &second, |_| desk.store.turns(3).unwrap().len() == 1).await;
+    until("the others wait", &second, |_| desk.with(RunStatus::Waiting) == 2).await;
+    let row = desk.store.run(&ids[0]).unwrap().unwrap();
+    assert!(row.reason.unwrap().contains("its payload cannot be read"));
+    second.cancel(ids[0].clone(), "jane".into(), String::new()).await.unwrap();
+    assert_eq!((desk.with(RunStatus::Cancelled), desk.with(RunStatus::Waiting)), (1, 1));
 }

@@ -16,6 +16,7 @@ mod engine;
 mod faults;
 mod invariants;
 mod journals;
+mod letters;
 mod matrix;
 mod polling;
 mod reload;

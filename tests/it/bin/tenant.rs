@@ -62,6 +62,13 @@ impl Tenant {
         self.ledger().effects
     }
 
+    /// From now on it fails like this: chances per mille by kind.
+    pub(crate) fn fails(&self, faults: &Json) {
+        let url = format!("http://{}/_sandbox/faults", self.http_addr());
+        let (status, answer) = self.post(&url, &[], faults.to_string());
+        assert_eq!(status, 200, "{answer}");
+    }
+
     /// How many requests came in.
     pub(crate) fn calls(&self) -> u64 {
         self.ledger().calls.values().sum()
@@ -105,6 +112,11 @@ impl Tenant {
             let text = response.text().await.unwrap();
             (status, serde_json::from_str(&text).unwrap_or(Json::String(text)))
         })
+    }
+
+    /// The text behind a URL.
+    pub(crate) fn get(&self, url: &str) -> String {
+        self.runtime.block_on(async { self.http.get(url).send().await.unwrap().text().await.unwrap() })
     }
 
     /// Calls the webhook `w` as it should be called; `None` when the service is not there.
