@@ -151,7 +151,7 @@ fn command(line: &str) -> Result<(), String> {
 fn ours(words: &[&str]) -> Result<(), String> {
     let named: Vec<&str> = words.iter().copied().take_while(|word| !word.starts_with('-')).collect();
     // What follows the command's name are its arguments; two words name one of a group.
-    let groups = ["runs", "actions", "triggers"];
+    let groups = ["runs", "actions", "triggers", "dlq"];
     let depth = if named.first().is_some_and(|first| groups.contains(first)) { 2 } else { 1 };
     let name: Vec<&str> = named.into_iter().take(depth).collect();
     let output = Command::new(env!("CARGO_BIN_EXE_watchfloor")).args(&name).arg("--help").output().unwrap();

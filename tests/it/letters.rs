@@ -88,7 +88,12 @@ fn after_an_outage_dead_runs_go_on_where_they_failed_even_through_a_crash() {
         assert!(again.code == 3 && again.err.contains("has ended"), "{again:?}");
     }
     assert_eq!(site.cli(&["dlq", "list"]).code, 3);
-    assert_eq!((done(&tenant, ISOLATE), done(&tenant, MAIL), site.runs().len()), (3, 2, 3));
+    assert_eq!((done(&tenant, ISOLATE), site.runs().len()), (3, 3));
+    // Killed between a mail and its answer, the first run sends it again, and says so.
+    let first = site.json(&["runs", "show", &runs[0]]);
+    let repeated = first["steps"].as_array().unwrap().iter().any(|step| step["maybe_sent"] == true);
+    let mails = done(&tenant, MAIL);
+    assert!(mails == 2 || (mails == 3 && repeated), "{mails} mails: {first}");
     assert!(service.stop().success());
 }
 
