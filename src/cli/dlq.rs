@@ -196,7 +196,7 @@ fn dead_run(row: &RunRow, steps: Result<Vec<Entry>, String>) -> (Json, Vec<Entry
             let begun = entries.iter().rposition(|it| it.what == "retry").unwrap_or(0);
             let failed = entries.iter().skip(begun).filter(|it| it.what == "failed" && calls(&it.path) > 0);
             let outside = |it: &&Entry| !it.path.starts_with("/on_failure/") && !it.path.starts_with("/finally/");
-            if let Some(failed) = failed.filter(outside).last() {
+            if let Some(failed) = failed.filter(outside).next_back() {
                 item["step"] = json!(failed.path.trim_start_matches('/'));
                 item["attempts"] = json!(calls(&failed.path));
             }
