@@ -194,9 +194,9 @@ fn dead_run(row: &RunRow, steps: Result<Vec<Entry>, String>) -> (Json, Vec<Entry
             // An enclosing step fails with what failed inside of it; the call is the innermost.
             let calls = |path: &str| entries.iter().filter(|it| it.what == "call" && it.path == path).count();
             let begun = entries.iter().rposition(|it| it.what == "retry").unwrap_or(0);
-            let failed = entries.iter().skip(begun).filter(|it| it.what == "failed" && calls(&it.path) > 0);
+            let mut failed = entries.iter().skip(begun).filter(|it| it.what == "failed" && calls(&it.path) > 0);
             let outside = |it: &&Entry| !it.path.starts_with("/on_failure/") && !it.path.starts_with("/finally/");
-            if let Some(failed) = failed.filter(outside).next_back() {
+            if let Some(failed) = failed.rfind(outside) {
                 item["step"] = json!(failed.path.trim_start_matches('/'));
                 item["attempts"] = json!(calls(&failed.path));
             }

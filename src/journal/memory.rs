@@ -48,7 +48,7 @@ impl MemoryStore {
     /// Lines of the audit log.
     #[cfg(test)]
     pub(crate) fn audit(&self) -> Vec<String> {
-        self.state().audit.iter().map(|(_, body)| String::from_utf8_lossy(body).into_owned()).collect()
+        self.state().audit.iter().map(|line| String::from_utf8_lossy(&line.body).into_owned()).collect()
     }
 
     /// Something of a run's row can't be read any more.
