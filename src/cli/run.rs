@@ -59,30 +59,37 @@ async fn serve(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, Erro
     let origin = Some(Origin { file, permissions, hangup, watch });
     let plan = Plan { config, catalog, flows: loaded, from: args.from, clock: Clock::system(), origin };
     let service = service::start(plan).await?;
+    let stopped = stopped();
     out.say(&format!("ready on http://{}", service.address));
     if !cache.holds(&entries) {
         // The start has not waited for it; the next one need not check what stays.
         drop(tokio::task::spawn_blocking(move || cache.leave(entries)));
     }
-    stopped().await;
+    stopped.await;
     out.say("stopping");
     service.drain(DRAIN).await;
     Ok(ExitCode::Ok)
 }
 
-/// Waits for ctrl-c or SIGTERM.
-pub(super) async fn stopped() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => tokio::select! {
+/// Waits for ctrl-c or SIGTERM. Both are listened to from the call on, not from the first wait: a service that says that it is
+/// ready and is stopped at once must end well.
+#[cfg(unix)]
+pub(super) fn stopped() -> impl Future<Output = ()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
+    async move {
+        let [terminate, interrupt] = signals;
+        match (terminate, interrupt) {
+            (Ok(mut terminate), Ok(mut interrupt)) => tokio::select! {
                 _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
+                _ = interrupt.recv() => {}
             },
-            Err(_) => drop(tokio::signal::ctrl_c().await),
+            _ => drop(tokio::signal::ctrl_c().await),
         }
     }
-    #[cfg(not(unix))]
+}
+
+#[cfg(not(unix))]
+pub(super) async fn stopped() {
     drop(tokio::signal::ctrl_c().await);
 }
