@@ -182,6 +182,10 @@ impl Store for MemoryStore {
     fn commits(&self) -> u64 {
         self.state().commits
     }
+
+    fn blocks(&self) -> bool {
+        false
+    }
 }
 
 impl State {

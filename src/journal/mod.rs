@@ -346,6 +346,25 @@ pub trait Store: Send + Sync + 'static {
     fn counts(&self) -> Result<BTreeMap<RunStatus, u64>, StoreError>;
     /// Commits (and so syncs) since the store was opened.
     fn commits(&self) -> u64;
+    /// Whether a read may wait for a disk.
+    fn blocks(&self) -> bool {
+        true
+    }
+}
+
+/// Reads off the loop where the store may block, and at once where it does not: then all happens in one order.
+///
+/// # Errors
+/// A sentence, where the read panicked.
+pub async fn off_loop<T: Send + 'static>(
+    store: &Arc<dyn Store>,
+    read: impl FnOnce(&dyn Store) -> T + Send + 'static,
+) -> Result<T, String> {
+    if !store.blocks() {
+        return Ok(read(&**store));
+    }
+    let store = Arc::clone(store);
+    tokio::task::spawn_blocking(move || read(&*store)).await.map_err(|error| error.to_string())
 }
 
 /// Writes a batch and waits for its commit.

@@ -94,11 +94,11 @@ impl Loop {
             // An empty batch: what this loop wrote before is on disk when it is answered.
             let fenced = journal::commit(&*store, Vec::new()).await.map(drop);
             let id = run.clone();
-            let read = tokio::task::spawn_blocking(move || {
+            let read = journal::off_loop(&store, move |store| {
                 fenced?;
-                store.run(&id)?.map(|row| find(&*store, &*registry, row)).transpose()
+                store.run(&id)?.map(|row| find(store, &*registry, row)).transpose()
             });
-            let found = read.await.map_err(|e| e.to_string()).and_then(|found| found.map_err(|e| e.to_string()));
+            let found = read.await.and_then(|found| found.map_err(|e| e.to_string()));
             drop(sender.send(Msg::Read { run, found }));
         });
     }
@@ -108,8 +108,8 @@ impl Loop {
         let Some((after, limit)) = self.queue.wants() else { return };
         let (store, sender) = (Arc::clone(&self.deps.store), self.sender.clone());
         tokio::spawn(async move {
-            let read = tokio::task::spawn_blocking(move || store.queued(after, limit)).await;
-            let queued = match read.map_err(|e| e.to_string()).and_then(|queued| queued.map_err(|e| e.to_string())) {
+            let read = journal::off_loop(&store, move |store| store.queued(after, limit)).await;
+            let queued = match read.and_then(|queued| queued.map_err(|e| e.to_string())) {
                 Ok(queued) => Some(queued),
                 Err(error) => {
                     tracing::error!(error, "the queue can't be read; it is tried again");
@@ -125,9 +125,14 @@ impl Loop {
     pub(super) fn read_due(&self, numbers: Vec<RunNo>) {
         let (store, registry) = (Arc::clone(&self.deps.store), Arc::clone(&self.deps.registry));
         let sender = self.sender.clone();
-        tokio::task::spawn_blocking(move || {
-            let found = numbers.into_iter().map(|no| (no, find_numbered(&*store, &*registry, no))).collect();
-            drop(sender.send(Msg::Due(found)));
+        tokio::spawn(async move {
+            let read = journal::off_loop(&store, move |store| {
+                let found = numbers.into_iter().map(|no| (no, find_numbered(store, &*registry, no))).collect();
+                drop(sender.send(Msg::Due(found)));
+            });
+            if let Err(error) = read.await {
+                tracing::error!(error, "runs whose time has come can't be read");
+            }
         });
     }
 }

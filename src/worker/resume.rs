@@ -19,7 +19,7 @@ use super::{Deps, Msg, RunEvent};
 use crate::engine::{InputKind, Outcome};
 use crate::guard::locks::Locks;
 use crate::id::{OpId, RunId};
-use crate::journal::{Answer, Batch, Op, RunNo, RunRow, RunStatus, StoreError};
+use crate::journal::{self, Answer, Batch, Op, RunNo, RunRow, RunStatus, StoreError};
 
 /// After a write failed, the run is read again from the disk.
 pub(super) const RELOAD: std::time::Duration = std::time::Duration::from_secs(2);
@@ -46,14 +46,13 @@ impl Loop {
             panics: HashMap::new(),
         };
         let (store, registry) = (this.deps.store.clone(), this.deps.registry.clone());
-        let read = tokio::task::spawn_blocking(move || {
-            let found = |no: RunNo| (no, reading::find_numbered(&*store, &*registry, no));
+        let read = journal::off_loop(&store, move |store| {
+            let found = |no: RunNo| (no, reading::find_numbered(store, &*registry, no));
             let awake: Vec<_> = store.awake()?.into_iter().map(found).collect();
             Ok::<_, StoreError>((awake, store.sleepers()?))
         });
         let unreadable = |e: String| crate::error::Error::unavailable(format!("reading unfinished runs: {e}"));
-        let (awake, sleepers) =
-            read.await.map_err(|e| unreadable(e.to_string()))?.map_err(|e| unreadable(e.to_string()))?;
+        let (awake, sleepers) = read.await.map_err(unreadable)?.map_err(|e| unreadable(e.to_string()))?;
         for (no, at) in sleepers {
             this.sleepers.add(at, no);
         }

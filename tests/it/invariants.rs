@@ -14,7 +14,7 @@ use serde_json::Value as Json;
 use watchfloor::catalog::{Catalog, Effect};
 use watchfloor::id::{RunId, call_key, tag};
 use watchfloor::journal::sqlite::SqliteStore;
-use watchfloor::journal::{RunQuery, RunRow, RunStatus, Store};
+use watchfloor::journal::{RunQuery, RunRow, RunStatus, Store, chain};
 use watchfloor::sandbox::{API_TOKEN, Acted, CLIENT_SECRET, Ledger};
 use watchfloor::worker::turn::Turn;
 
@@ -36,6 +36,8 @@ pub(crate) struct Record {
     pub(crate) rows: Vec<RunRow>,
     pub(crate) intents: Vec<Intent>,
     pub(crate) audit: Vec<Json>,
+    /// Where the chain of the audit log breaks.
+    chain: Option<String>,
     store: SqliteStore,
 }
 
@@ -66,7 +68,8 @@ pub(crate) fn read(site: &Site) -> Record {
             intents.extend(turn.commands.iter().filter_map(|command| intent(&catalog, row, command)));
         }
     }
-    Record { rows, intents, audit: audit(&folder), store }
+    let (audit, chain) = audit(&store);
+    Record { rows, intents, audit, chain, store }
 }
 
 impl Record {
@@ -91,12 +94,18 @@ fn intent(catalog: &Catalog, row: &RunRow, command: &str) -> Option<Intent> {
     })
 }
 
-fn audit(folder: &Path) -> Vec<Json> {
-    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
-    let store = rusqlite::Connection::open_with_flags(folder.join("watchfloor.db"), flags).unwrap();
-    let mut lines = store.prepare("SELECT body FROM audit").unwrap();
-    let lines = lines.query_map([], |row| row.get::<_, Vec<u8>>(0)).unwrap();
-    lines.map(|line| serde_json::from_slice(&line.unwrap()).unwrap()).collect()
+/// The lines of an audit log, and where its chain breaks.
+pub(crate) fn audit(store: &dyn Store) -> (Vec<Json>, Option<String>) {
+    let lines = store.audit(0, 1_000_000).unwrap();
+    let mut broken = None;
+    let mut previous = chain::ROOT;
+    for (index, line) in lines.iter().enumerate() {
+        if line.no != i64::try_from(index).unwrap() + 1 || line.hash != line.expected(&previous) {
+            broken = broken.or(Some(format!("I7: the audit log is broken at line {}", line.no)));
+        }
+        previous = line.hash;
+    }
+    (lines.iter().map(|line| serde_json::from_slice(&line.body).unwrap()).collect(), broken)
 }
 
 /// What is broken, as sentences; nothing when all is well.
@@ -230,6 +239,7 @@ fn files_below(folder: &Path) -> Vec<std::path::PathBuf> {
 }
 
 fn intents_are_audited(record: &Record, wrong: &mut Vec<String>) {
+    wrong.extend(record.chain.clone());
     let lines: BTreeSet<(&str, &str)> = record
         .audit
         .iter()

@@ -25,5 +25,6 @@ mod sandbox;
 mod sandbox_client;
 mod service;
 mod shipped;
+mod sim;
 mod smtp;
 mod tidy;

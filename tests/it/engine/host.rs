@@ -3,15 +3,17 @@
 //!
 //! Between any two messages nothing of a run is in memory but that text, so every message is also a crash test.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
-use watchfloor::catalog::{Catalog, ConnectionKind};
+use watchfloor::catalog::{Catalog, ConnectionKind, Effect};
 use watchfloor::check::{CheckedFlow, World, check};
 use watchfloor::diag::{Source, render};
 use watchfloor::engine::{
-    Call, Command, Finish, FinishStatus, Input, InputKind, Outcome, Purpose, RunState, Said, Seed, Verdict, apply,
+    Call, Command, Finish, FinishStatus, Input, InputKind, Outcome, Purpose, RunState, Said, Seed, Target, Verdict,
+    apply,
 };
 use watchfloor::id::{OpId, RunId};
 use watchfloor::value::{Map, Value};
@@ -25,8 +27,10 @@ pub(crate) fn flow(text: &str) -> CheckedFlow {
     try_flow(text).unwrap_or_else(|found| panic!("{found}"))
 }
 
-fn try_flow(text: &str) -> Result<CheckedFlow, String> {
-    let catalog = Catalog::builtin().unwrap();
+pub(crate) fn try_flow(text: &str) -> Result<CheckedFlow, String> {
+    // Read once: it takes longer than all that is done with it here.
+    static CATALOG: OnceLock<Catalog> = OnceLock::new();
+    let catalog = CATALOG.get_or_init(|| Catalog::builtin().unwrap());
     let connections = [
         ("mde", ConnectionKind::Mde),
         ("graph", ConnectionKind::Graph),
@@ -48,7 +52,7 @@ fn try_flow(text: &str) -> Result<CheckedFlow, String> {
         }
     };
     let world = World {
-        catalog: &catalog,
+        catalog,
         connections: Some(&connections),
         webhooks: None,
         include: &|_| Err("no files here".into()),
@@ -72,6 +76,8 @@ pub(crate) struct Story {
     pub(crate) ended: Option<Timestamp>,
     /// Every message with the commands that it gave, to compare two executions.
     pub(crate) transcript: Vec<String>,
+    /// Every message with its time, and the state that it left: what a journal holds, and what it must lead to.
+    pub(crate) journal: Vec<(Input, String)>,
 }
 
 impl Story {
@@ -101,15 +107,24 @@ pub(crate) struct Trouble {
     pub(crate) reversed: bool,
     /// A person cancels as soon as the run waits for a time.
     pub(crate) cancelled: bool,
+    /// After so many messages the host dies: what was not taken by then is lost, and what is open is asked for again.
+    pub(crate) crash: Option<usize>,
+    /// A call takes effect when its answer is taken, not when it is asked for: the crash comes before it is sent.
+    pub(crate) lazy: bool,
 }
 
 pub(crate) struct Host<'a> {
     flow: &'a CheckedFlow,
     state: String,
     now: Timestamp,
-    messages: VecDeque<InputKind>,
+    messages: VecDeque<Message>,
+    /// What a run waits for, by the operation that will answer it.
+    open: BTreeMap<OpId, Command>,
     timers: BTreeSet<(Timestamp, OpId)>,
     claimed: BTreeSet<Arc<str>>,
+    /// Who has the lock on a target, and whether he has been told.
+    held: BTreeMap<Target, (OpId, bool)>,
+    waiting: VecDeque<(OpId, Target)>,
     counts: BTreeMap<String, usize>,
     verdict: Verdict,
     trouble: Trouble,
@@ -130,9 +145,12 @@ impl<'a> Host<'a> {
             flow,
             state: serde_json::to_string(&RunState::new(seed)).unwrap(),
             now,
-            messages: VecDeque::from([InputKind::Started { url: None }]),
+            messages: VecDeque::from([Message::Input(InputKind::Started { url: None })]),
+            open: BTreeMap::new(),
             timers: BTreeSet::new(),
             claimed: BTreeSet::new(),
+            held: BTreeMap::new(),
+            waiting: VecDeque::new(),
             counts: BTreeMap::new(),
             verdict: Verdict::Go,
             trouble: Trouble::default(),
@@ -194,9 +212,14 @@ impl<'a> Host<'a> {
     /// Runs until it ends or only a person can go on.
     pub(crate) fn run(mut self, tenant: &mut Tenant<'_>) -> Story {
         for _ in 0..100_000 {
+            if self.trouble.crash == Some(self.story.journal.len()) {
+                self.trouble.crash = None;
+                self.restart();
+            }
             let next = if self.trouble.reversed { self.messages.pop_back() } else { self.messages.pop_front() };
             let message = match next {
-                Some(message) => message,
+                Some(Message::Input(message)) => message,
+                Some(Message::Perform(op, call)) => self.perform(op, &call, tenant),
                 None if std::mem::take(&mut self.trouble.cancelled) => {
                     InputKind::Cancel { by: "ana".into(), reason: String::new() }
                 }
@@ -220,11 +243,104 @@ impl<'a> Host<'a> {
         panic!("the run does not end");
     }
 
+    /// A new life: the state from the journal alone, and everything that was open asked for again.
+    fn restart(&mut self) {
+        let mut state = self.fresh();
+        for (input, _) in &self.story.journal {
+            apply(self.flow, &mut state, input.clone());
+        }
+        let replayed = serde_json::to_string(&state).unwrap();
+        assert_eq!(replayed, self.state, "the journal leads to the state that was lost");
+        self.messages.clear();
+        self.timers.clear();
+        self.waiting.clear();
+        self.held.retain(|_, (_, told)| *told);
+        if self.story.journal.is_empty() {
+            self.messages.push_back(Message::Input(InputKind::Started { url: None }));
+        }
+        for (op, command) in std::mem::take(&mut self.open) {
+            let message = match &command {
+                Command::Call { .. } => {
+                    let message = "restarted".to_owned();
+                    InputKind::Outcome { op, outcome: Outcome::Unknown { status: 0, code: "restart".into(), message } }
+                }
+                Command::Lock { target, .. } => {
+                    let target = target.clone();
+                    self.open.insert(op, command);
+                    self.lock(op, target);
+                    continue;
+                }
+                Command::Check { .. } => InputKind::Checked { op, verdict: self.verdict.clone() },
+                Command::Once { .. } => InputKind::Once { op, claimed: true },
+                Command::Enter { .. } => InputKind::Entered { op, entered: true },
+                Command::Timer { at, .. } => {
+                    self.timers.insert((*at, op));
+                    self.open.insert(op, command);
+                    continue;
+                }
+                _ => {
+                    self.open.insert(op, command);
+                    continue;
+                }
+            };
+            self.open.insert(op, command);
+            self.messages.push_back(Message::Input(message));
+        }
+    }
+
+    /// One operation at a time on a target, as in the worker.
+    fn lock(&mut self, op: OpId, target: Target) {
+        match self.held.entry(target) {
+            Entry::Occupied(held) => self.waiting.push_back((op, held.key().clone())),
+            Entry::Vacant(free) => {
+                free.insert((op, false));
+                self.messages.push_back(Message::Input(InputKind::Locked { op }));
+            }
+        }
+    }
+
+    fn unlock(&mut self, target: &Target) {
+        self.held.remove(target);
+        if let Some(at) = self.waiting.iter().position(|(_, wanted)| wanted == target)
+            && let Some((op, target)) = self.waiting.remove(at)
+        {
+            self.lock(op, target);
+        }
+    }
+
+    fn fresh(&self) -> RunState {
+        let state: RunState = serde_json::from_str(&self.state).unwrap();
+        RunState::new(state.seed)
+    }
+
+    fn perform(&mut self, op: OpId, call: &Call, tenant: &mut Tenant<'_>) -> InputKind {
+        let name = match call.purpose {
+            Purpose::Main => call.action.name.to_string(),
+            Purpose::Look => format!("look:{}", call.action.name),
+            Purpose::Confirm => format!("confirm:{}", call.action.name),
+        };
+        let count = self.counts.entry(name.clone()).or_default();
+        let mut outcome = tenant(call, *count);
+        if let Outcome::Done { output, .. } = &mut outcome {
+            *output = call.keep.project(output);
+        }
+        *count += 1;
+        self.story.calls.push(name);
+        self.story.inputs.push(call.inputs.clone());
+        InputKind::Outcome { op, outcome }
+    }
+
     fn take(&mut self, kind: InputKind, tenant: &mut Tenant<'_>) {
+        if let Some(op) = op_of(&kind) {
+            self.open.remove(&op);
+            self.held.values_mut().filter(|(holder, _)| *holder == op).for_each(|(_, told)| *told = true);
+        }
+        let input = Input { at: self.now, kind: kind.clone() };
         let mut state: RunState = serde_json::from_str(&self.state).unwrap();
         let shown = format!("{kind:?}");
         let commands = apply(self.flow, &mut state, Input { at: self.now, kind });
         self.state = serde_json::to_string(&state).unwrap();
+        self.story.journal.push((input, self.state.clone()));
         self.story.effects = state.effects;
         let commands_shown: Vec<String> = commands.iter().map(watchfloor::worker::turn::short).collect();
         self.story.transcript.push(format!("{shown} -> {commands_shown:?}"));
@@ -234,36 +350,51 @@ impl<'a> Host<'a> {
     }
 
     fn carry_out(&mut self, command: Command, tenant: &mut Tenant<'_>) {
-        match command {
-            Command::Enter { op, .. } => self.messages.push_back(InputKind::Entered { op, entered: true }),
-            Command::Lock { op, .. } => self.messages.push_back(InputKind::Locked { op }),
+        let mut push = |op: OpId, kind: InputKind| {
+            self.open.insert(op, command.clone());
+            self.messages.push_back(Message::Input(kind));
+        };
+        match command.clone() {
+            Command::Enter { op, .. } => push(op, InputKind::Entered { op, entered: true }),
+            Command::Lock { op, target, .. } => {
+                self.open.insert(op, command);
+                self.lock(op, target);
+            }
             Command::Check { op, .. } => {
                 let verdict = self.verdict.clone();
-                self.messages.push_back(InputKind::Checked { op, verdict });
+                push(op, InputKind::Checked { op, verdict });
             }
             Command::Call { op, call } => {
-                let name = match call.purpose {
-                    Purpose::Main => call.action.name.to_string(),
-                    Purpose::Look => format!("look:{}", call.action.name),
-                    Purpose::Confirm => format!("confirm:{}", call.action.name),
+                self.open.insert(op, command);
+                let message = if self.trouble.lazy {
+                    Message::Perform(op, call)
+                } else {
+                    Message::Input(self.perform(op, &call, tenant))
                 };
-                let count = self.counts.entry(name.clone()).or_default();
-                let mut outcome = tenant(&call, *count);
-                if let Outcome::Done { output, .. } = &mut outcome {
-                    *output = call.keep.project(output);
-                }
-                *count += 1;
-                self.story.calls.push(name);
-                self.story.inputs.push(call.inputs.clone());
-                self.messages.push_back(InputKind::Outcome { op, outcome });
+                self.messages.push_back(message);
             }
             Command::Timer { op, at } => {
+                self.open.insert(op, command);
                 self.timers.insert((at, op));
             }
-            Command::Cancel { op } => self.timers.retain(|(_, timer)| *timer != op),
+            Command::Cancel { op } => {
+                self.timers.retain(|(_, timer)| *timer != op);
+                self.waiting.retain(|(waiting, _)| *waiting != op);
+                let untold =
+                    self.held.iter().find(|(_, holder)| **holder == (op, false)).map(|(target, _)| target.clone());
+                if let Some(target) = untold {
+                    self.unlock(&target);
+                }
+                // A call that is no read keeps its place: its answer settles it.
+                let effect =
+                    |command: &Command| matches!(command, Command::Call { call, .. } if call.effect() != Effect::Read);
+                if !self.open.get(&op).is_some_and(effect) {
+                    self.open.remove(&op);
+                }
+            }
             Command::Once { op, key, .. } => {
                 let claimed = self.claimed.insert(key);
-                self.messages.push_back(InputKind::Once { op, claimed });
+                push(op, InputKind::Once { op, claimed });
             }
             Command::OnceRelease { key } => {
                 self.claimed.remove(&key);
@@ -277,8 +408,28 @@ impl<'a> Host<'a> {
                 self.story.finish = Some(finish);
                 self.story.ended = Some(self.now);
             }
-            Command::Unlock { .. } => {}
+            Command::Unlock { target } => self.unlock(&target),
         }
+    }
+}
+
+/// What is on its way to the run.
+#[derive(Clone, Debug)]
+enum Message {
+    Input(InputKind),
+    Perform(OpId, Arc<Call>),
+}
+
+fn op_of(kind: &InputKind) -> Option<OpId> {
+    match kind {
+        InputKind::Entered { op, .. }
+        | InputKind::Outcome { op, .. }
+        | InputKind::Checked { op, .. }
+        | InputKind::Locked { op }
+        | InputKind::Fired { op }
+        | InputKind::Once { op, .. }
+        | InputKind::Settle { op, .. } => Some(*op),
+        InputKind::Started { .. } | InputKind::Cancel { .. } | InputKind::Retry { .. } => None,
     }
 }
 

@@ -8,7 +8,7 @@ use watchfloor::value::Value;
 use super::host::{Host, Story, Trouble, done, flow, refused, unknown};
 use super::outcomes::{ISOLATE, tenant, trigger};
 
-const TWICE: Trouble = Trouble { twice: true, reversed: false, cancelled: false };
+const TWICE: Trouble = Trouble { twice: true, reversed: false, cancelled: false, crash: None, lazy: false };
 
 /// Runs a flow under both: each message once, and each twice. The calls must be the same.
 fn both(
