@@ -204,9 +204,11 @@ fn log_to_stderr(out: &Out) {
     drop(started);
 }
 
-/// The threads that commands with a network work on.
+/// What commands with a network work on: one thread. The loop, the calls and the webhooks hand each other small things all
+/// the time, and waking another thread for each of them costs more than the work itself. What takes long, the store above
+/// all, has threads of its own.
 fn runtime() -> Result<tokio::runtime::Runtime, Error> {
-    tokio::runtime::Builder::new_multi_thread()
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Error::unavailable(format!("starting the threads: {error}")))
