@@ -7,39 +7,87 @@ mod other;
 use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 
-use crate::catalog::Mapping;
+use crate::catalog::{Mapping, ObjectType, Type};
 
-/// The normalised form of an answer. `name` is a mapping of the catalogue; `now` the instant of reading.
+/// Which members of an entity are asked for: what nobody reads is not put together.
+#[derive(Clone, Copy)]
+struct Wanted<'a>(Option<&'a ObjectType>);
+
+impl<'a> Wanted<'a> {
+    const ALL: Wanted<'static> = Wanted(None);
+
+    fn of(ty: &'a Type) -> Self {
+        match ty {
+            Type::Object(object) if !object.open => Wanted(Some(object)),
+            _ => Wanted::ALL,
+        }
+    }
+
+    /// Those of the items of a list that is the member `value`.
+    fn items(ty: &'a Type) -> Self {
+        let Wanted(Some(page)) = Wanted::of(ty) else { return Wanted::ALL };
+        match page.fields.get("value").map(|field| &field.ty) {
+            Some(Type::List(item)) => Wanted::of(item),
+            _ => Wanted::ALL,
+        }
+    }
+
+    fn has(self, key: &str) -> bool {
+        self.0.is_none_or(|object| object.fields.contains_key(key))
+    }
+
+    fn any(self, keys: &[&str]) -> bool {
+        keys.iter().any(|key| self.has(key))
+    }
+}
+
+/// As `json!` for an object, without the members that are not wanted.
+macro_rules! only {
+    ($wanted:expr, { $($key:literal: $value:expr),* $(,)? }) => {{
+        let wanted: Wanted<'_> = $wanted;
+        let mut members = serde_json::Map::new();
+        $(if wanted.has($key) {
+            members.insert($key.to_owned(), json!($value));
+        })*
+        Json::Object(members)
+    }};
+}
+use only;
+
+/// The normalised form of an answer. `name` is a mapping of the catalogue; `ty` what will be read of it: members that it does
+/// not have may be left out; `now` the instant of reading.
 ///
 /// # Errors
 /// One sentence where the answer says that nothing was done, or is no such thing.
-pub fn normal(name: &str, body: &Json, now: Timestamp) -> Result<Json, String> {
+pub fn normal(name: &str, ty: &Type, body: &Json, now: Timestamp) -> Result<Json, String> {
+    let wanted = Wanted::of(ty);
+    let page = |key: &str, one: One| page(body, key, one, Wanted::items(ty));
     Ok(match name {
-        "mde_alert" => alert::mde(body),
-        "graph_alert" => alert::graph(body),
-        "cloud_apps_alert" => alert::cloud_apps(body),
-        "mde_machine" => other::device(body),
-        "machine_action" => other::machine_action(body),
-        "mde_user" => other::mde_user(body),
-        "indicator" => other::indicator(body),
-        "graph_incident" => other::incident(body),
-        "graph_user" => other::user(body),
-        "user_risk" => other::user_risk(body),
-        "risk_detection" => other::risk_detection(body),
+        "mde_alert" => alert::mde(body, wanted),
+        "graph_alert" => alert::graph(body, wanted),
+        "cloud_apps_alert" => alert::cloud_apps(body, wanted),
+        "mde_machine" => other::device(body, wanted),
+        "machine_action" => other::machine_action(body, wanted),
+        "mde_user" => other::mde_user(body, wanted),
+        "indicator" => other::indicator(body, wanted),
+        "graph_incident" => other::incident(body, wanted),
+        "graph_user" => other::user(body, wanted),
+        "user_risk" => other::user_risk(body, wanted),
+        "risk_detection" => other::risk_detection(body, wanted),
         "automatic_replies" => other::automatic_replies(body, now)?,
         "graph_comments" => json!({"comments": items(body, "value")?.iter().map(other::comment).collect::<Vec<_>>()}),
-        "mde_alerts" => page(body, "value", alert::mde)?,
-        "graph_alerts" => page(body, "value", alert::graph)?,
-        "cloud_apps_alerts" => page(body, "data", alert::cloud_apps)?,
-        "mde_machines" => page(body, "value", other::device)?,
-        "machine_actions" => page(body, "value", other::machine_action)?,
-        "mde_users" => page(body, "value", other::mde_user)?,
-        "indicators" => page(body, "value", other::indicator)?,
-        "graph_incidents" => page(body, "value", other::incident)?,
-        "risk_detections" => page(body, "value", other::risk_detection)?,
-        "graph_users" => page(body, "value", other::user)?,
-        "user_risks" => page(body, "value", other::user_risk)?,
-        "cloud_activities" | "cloud_entities" => page(body, "data", Json::clone)?,
+        "mde_alerts" => page("value", alert::mde)?,
+        "graph_alerts" => page("value", alert::graph)?,
+        "cloud_apps_alerts" => page("data", alert::cloud_apps)?,
+        "mde_machines" => page("value", other::device)?,
+        "machine_actions" => page("value", other::machine_action)?,
+        "mde_users" => page("value", other::mde_user)?,
+        "indicators" => page("value", other::indicator)?,
+        "graph_incidents" => page("value", other::incident)?,
+        "risk_detections" => page("value", other::risk_detection)?,
+        "graph_users" => page("value", other::user)?,
+        "user_risks" => page("value", other::user_risk)?,
+        "cloud_activities" | "cloud_entities" => page("data", |item, _| item.clone())?,
         "accepted" => json!({}),
         _ => match name.strip_prefix("closed_") {
             Some(_) => closed(name, body)?,
@@ -83,8 +131,10 @@ pub const MAPPINGS: [&str; 31] = [
     "hunting",
 ];
 
-fn page(body: &Json, key: &str, one: fn(&Json) -> Json) -> Result<Json, String> {
-    Ok(json!({"value": items(body, key)?.iter().map(one).collect::<Vec<_>>()}))
+type One = fn(&Json, Wanted<'_>) -> Json;
+
+fn page(body: &Json, key: &str, one: One, wanted: Wanted<'_>) -> Result<Json, String> {
+    Ok(json!({"value": items(body, key)?.iter().map(|item| one(item, wanted)).collect::<Vec<_>>()}))
 }
 
 /// The list of an answer; some pages show it bare.

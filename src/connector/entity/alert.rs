@@ -3,7 +3,10 @@
 use jiff::Timestamp;
 use serde_json::{Map as JsonMap, Value as Json, json};
 
-use super::{determination, id_text, list, said, severity, text};
+use super::{Wanted, determination, id_text, list, only, said, severity, text};
+
+/// Members of an alert that are gathered from its evidence.
+const GATHERED: [&str; 9] = ["user", "device", "devices", "users", "ips", "files", "urls", "mailboxes", "evidence"];
 
 /// What evidence gathers into.
 #[derive(Default)]
@@ -29,30 +32,62 @@ impl Gathered {
         }
     }
 
-    fn into_alert(self, mut alert: Json, raw: &Json) -> Json {
+    fn into_alert(self, mut alert: Json, raw: &Json, wanted: Wanted<'_>) -> Json {
         let first_user = self.users.iter().find(|user| user.get("upn").is_some()).or(self.users.first()).cloned();
         let first_device = self.devices.iter().find(|device| device.get("id").is_some()).or(self.devices.first());
         let first_device = first_device.cloned();
         if let Some(members) = alert.as_object_mut() {
-            members.extend([
-                ("user".to_owned(), first_user.unwrap_or(Json::Null)),
-                ("device".to_owned(), first_device.unwrap_or(Json::Null)),
-                ("devices".to_owned(), Json::Array(self.devices)),
-                ("users".to_owned(), Json::Array(self.users)),
-                ("ips".to_owned(), Json::Array(self.ips)),
-                ("files".to_owned(), Json::Array(self.files)),
-                ("urls".to_owned(), Json::Array(self.urls)),
-                ("mailboxes".to_owned(), Json::Array(self.mailboxes)),
-                ("evidence".to_owned(), Json::Array(self.evidence)),
-                ("raw".to_owned(), raw.clone()),
-            ]);
+            let gathered = [
+                ("user", first_user.unwrap_or(Json::Null)),
+                ("device", first_device.unwrap_or(Json::Null)),
+                ("devices", Json::Array(self.devices)),
+                ("users", Json::Array(self.users)),
+                ("ips", Json::Array(self.ips)),
+                ("files", Json::Array(self.files)),
+                ("urls", Json::Array(self.urls)),
+                ("mailboxes", Json::Array(self.mailboxes)),
+                ("evidence", Json::Array(self.evidence)),
+            ];
+            members.extend(gathered.into_iter().filter(|(key, _)| wanted.has(key)).map(|(key, v)| (key.to_owned(), v)));
+            if wanted.has("raw") {
+                members.insert("raw".to_owned(), raw.clone());
+            }
         }
         alert
     }
 }
 
 /// An alert of the Defender for Endpoint API.
-pub(super) fn mde(body: &Json) -> Json {
+pub(super) fn mde(body: &Json, wanted: Wanted<'_>) -> Json {
+    let found = if wanted.any(&GATHERED) { mde_gathered(body) } else { Gathered::default() };
+    let id = id_text(body, "id");
+    let url = id.as_deref().filter(|_| wanted.has("url")).map(|id| {
+        let prefix = if id.starts_with(|c: char| c.is_ascii_digit()) { "da" } else { "" };
+        let tenant = text(body, "aadTenantId").map(|tenant| format!("?tid={tenant}")).unwrap_or_default();
+        format!("https://security.microsoft.com/alerts/{prefix}{id}{tenant}")
+    });
+    let alert = only!(wanted, {
+        "id": id,
+        "source": "MicrosoftDefenderForEndpoint",
+        "title": text(body, "title").unwrap_or("(no title)"),
+        "description": text(body, "description"),
+        "severity": severity(body),
+        "status": text(body, "status").unwrap_or("Unknown"),
+        "classification": said(body, "classification"),
+        "determination": determination(body),
+        "category": text(body, "category"),
+        "created": text(body, "alertCreationTime"),
+        "updated": text(body, "lastUpdateTime"),
+        "first_activity": text(body, "firstEventTime"),
+        "last_activity": text(body, "lastEventTime"),
+        "assigned_to": text(body, "assignedTo"),
+        "incident_id": id_text(body, "incidentId"),
+        "url": url,
+    });
+    found.into_alert(alert, body, wanted)
+}
+
+fn mde_gathered(body: &Json) -> Gathered {
     let mut found = Gathered::default();
     let device = json!({
         "id": text(body, "machineId"),
@@ -76,31 +111,7 @@ pub(super) fn mde(body: &Json) -> Json {
         let user = json!({"upn": upn, "account_name": account, "domain": text(related, "domainName")});
         Gathered::add(&mut found.users, user);
     }
-    let id = id_text(body, "id");
-    let url = id.as_deref().map(|id| {
-        let prefix = if id.starts_with(|c: char| c.is_ascii_digit()) { "da" } else { "" };
-        let tenant = text(body, "aadTenantId").map(|tenant| format!("?tid={tenant}")).unwrap_or_default();
-        format!("https://security.microsoft.com/alerts/{prefix}{id}{tenant}")
-    });
-    let alert = json!({
-        "id": id,
-        "source": "MicrosoftDefenderForEndpoint",
-        "title": text(body, "title").unwrap_or("(no title)"),
-        "description": text(body, "description"),
-        "severity": severity(body),
-        "status": text(body, "status").unwrap_or("Unknown"),
-        "classification": said(body, "classification"),
-        "determination": determination(body),
-        "category": text(body, "category"),
-        "created": text(body, "alertCreationTime"),
-        "updated": text(body, "lastUpdateTime"),
-        "first_activity": text(body, "firstEventTime"),
-        "last_activity": text(body, "lastEventTime"),
-        "assigned_to": text(body, "assignedTo"),
-        "incident_id": id_text(body, "incidentId"),
-        "url": url,
-    });
-    found.into_alert(alert, body)
+    found
 }
 
 /// One flat shape holds every kind; `entityType` tells which members mean something.
@@ -140,13 +151,13 @@ fn mde_evidence(item: &Json, found: &mut Gathered) {
 }
 
 /// An alert of Microsoft Graph, of any product.
-pub(super) fn graph(body: &Json) -> Json {
+pub(super) fn graph(body: &Json, wanted: Wanted<'_>) -> Json {
     let mut found = Gathered::default();
-    for item in list(body, "evidence") {
-        graph_evidence(item, &mut found);
+    if wanted.any(&GATHERED) {
+        list(body, "evidence").for_each(|item| graph_evidence(item, &mut found));
     }
     let tags: Vec<&Json> = list(body, "systemTags").collect();
-    let alert = json!({
+    let alert = only!(wanted, {
         "id": id_text(body, "id"),
         "source": text(body, "serviceSource").unwrap_or("Unknown"),
         "title": text(body, "title").unwrap_or("(no title)"),
@@ -166,7 +177,7 @@ pub(super) fn graph(body: &Json) -> Json {
         "policy": text(body, "alertPolicyId"),
         "tags": tags,
     });
-    found.into_alert(alert, body)
+    found.into_alert(alert, body, wanted)
 }
 
 /// Evidence of Graph is told apart by `@odata.type`; kinds without a list of their own are kept in `evidence` alone.
@@ -262,7 +273,7 @@ fn graph_device(item: &Json, found: &mut Gathered) {
 }
 
 /// An alert of Defender for Cloud Apps. Words are numbers there, and times are milliseconds.
-pub(super) fn cloud_apps(body: &Json) -> Json {
+pub(super) fn cloud_apps(body: &Json, wanted: Wanted<'_>) -> Json {
     let mut found = Gathered::default();
     let mut policy = None;
     // Those that did something come before those that are merely related.
@@ -304,7 +315,7 @@ pub(super) fn cloud_apps(body: &Json) -> Json {
         _ => "Unknown",
     };
     let created = number("timestamp").and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    let alert = json!({
+    let alert = only!(wanted, {
         "id": id_text(body, "_id").or_else(|| id_text(body, "id")),
         "source": "MicrosoftDefenderForCloudApps",
         "title": text(body, "title").unwrap_or("(no title)"),
@@ -318,5 +329,5 @@ pub(super) fn cloud_apps(body: &Json) -> Json {
         "url": text(body, "URL"),
         "policy": policy,
     });
-    found.into_alert(alert, body)
+    found.into_alert(alert, body, wanted)
 }

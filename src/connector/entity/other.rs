@@ -3,13 +3,13 @@
 use jiff::Timestamp;
 use serde_json::{Value as Json, json};
 
-use super::{alert, determination, id_text, list, said, severity, text};
+use super::{Wanted, alert, determination, id_text, list, only, said, severity, text};
 use crate::catalog::decode;
 
-pub(super) fn device(body: &Json) -> Json {
+pub(super) fn device(body: &Json, wanted: Wanted<'_>) -> Json {
     let tags: Vec<&Json> = list(body, "machineTags").collect();
     let build = body.get("osBuild").and_then(|build| build.as_i64().or_else(|| build.as_str()?.parse().ok()));
-    json!({
+    only!(wanted, {
         "id": id_text(body, "id"),
         "name": text(body, "computerDnsName"),
         "os_platform": text(body, "osPlatform"),
@@ -31,8 +31,8 @@ pub(super) fn device(body: &Json) -> Json {
     })
 }
 
-pub(super) fn machine_action(body: &Json) -> Json {
-    json!({
+pub(super) fn machine_action(body: &Json, wanted: Wanted<'_>) -> Json {
+    only!(wanted, {
         "id": id_text(body, "id"),
         "type": text(body, "type"),
         "status": text(body, "status"),
@@ -50,10 +50,10 @@ pub(super) fn machine_action(body: &Json) -> Json {
 }
 
 /// A user as Defender for Endpoint knows one: by account, without an object id.
-pub(super) fn mde_user(body: &Json) -> Json {
+pub(super) fn mde_user(body: &Json, wanted: Wanted<'_>) -> Json {
     // Logon lists print `domain\\account` as the id of a user.
     let (domain, account) = text(body, "id").and_then(|id| id.split_once('\\')).unzip();
-    json!({
+    only!(wanted, {
         "account_name": text(body, "accountName").or(account),
         "domain": text(body, "accountDomain").or(domain),
         "sid": text(body, "accountSid"),
@@ -61,9 +61,9 @@ pub(super) fn mde_user(body: &Json) -> Json {
     })
 }
 
-pub(super) fn indicator(body: &Json) -> Json {
+pub(super) fn indicator(body: &Json, wanted: Wanted<'_>) -> Json {
     let groups: Vec<&Json> = list(body, "rbacGroupNames").collect();
-    json!({
+    only!(wanted, {
         "id": id_text(body, "id"),
         "value": text(body, "indicatorValue"),
         "type": text(body, "indicatorType"),
@@ -84,10 +84,10 @@ pub(super) fn indicator(body: &Json) -> Json {
     })
 }
 
-pub(super) fn incident(body: &Json) -> Json {
+pub(super) fn incident(body: &Json, wanted: Wanted<'_>) -> Json {
     let tags: Vec<&Json> = list(body, "customTags").chain(list(body, "systemTags")).collect();
-    let alerts: Vec<Json> = list(body, "alerts").map(alert::graph).collect();
-    json!({
+    let alerts: Vec<Json> = list(body, "alerts").map(|alert| alert::graph(alert, Wanted::ALL)).collect();
+    only!(wanted, {
         "id": id_text(body, "id"),
         "title": text(body, "displayName").unwrap_or("(no title)"),
         "description": text(body, "description").or_else(|| text(body, "summary")),
@@ -114,8 +114,8 @@ pub(super) fn comment(body: &Json) -> Json {
     })
 }
 
-pub(super) fn user(body: &Json) -> Json {
-    json!({
+pub(super) fn user(body: &Json, wanted: Wanted<'_>) -> Json {
+    only!(wanted, {
         "id": text(body, "id"),
         "upn": text(body, "userPrincipalName"),
         "display_name": text(body, "displayName"),
@@ -133,8 +133,8 @@ pub(super) fn user(body: &Json) -> Json {
     })
 }
 
-pub(super) fn user_risk(body: &Json) -> Json {
-    json!({
+pub(super) fn user_risk(body: &Json, wanted: Wanted<'_>) -> Json {
+    only!(wanted, {
         "user_id": text(body, "id"),
         "upn": text(body, "userPrincipalName"),
         "level": text(body, "riskLevel"),
@@ -144,9 +144,9 @@ pub(super) fn user_risk(body: &Json) -> Json {
     })
 }
 
-pub(super) fn risk_detection(body: &Json) -> Json {
+pub(super) fn risk_detection(body: &Json, wanted: Wanted<'_>) -> Json {
     let place = body.get("location").unwrap_or(&Json::Null);
-    json!({
+    only!(wanted, {
         "id": id_text(body, "id"),
         "event_type": text(body, "riskEventType").unwrap_or("generic"),
         "level": text(body, "riskLevel"),
@@ -158,11 +158,11 @@ pub(super) fn risk_detection(body: &Json) -> Json {
         "detected": text(body, "detectedDateTime"),
         "activity_time": text(body, "activityDateTime"),
         "updated": text(body, "lastUpdatedDateTime"),
-        "user": {
+        "user": json!({
             "id": text(body, "userId"),
             "upn": text(body, "userPrincipalName"),
             "display_name": text(body, "userDisplayName"),
-        },
+        }),
         "ip": text(body, "ipAddress"),
         "city": text(place, "city"),
         "country": text(place, "countryOrRegion"),

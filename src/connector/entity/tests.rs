@@ -1,5 +1,8 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::catalog::{Catalog, Mapping, decode};
+use crate::check::program::Keep;
 use crate::value::Value;
 
 fn at(text: &str) -> Timestamp {
@@ -8,8 +11,8 @@ fn at(text: &str) -> Timestamp {
 
 fn read(mapping: &str, entity: &str, body: &Json) -> (Value, Vec<String>) {
     let mut notes = vec![];
-    let json = normal(mapping, body, at("2026-11-20T07:00:00Z")).unwrap();
     let ty = Catalog::builtin().unwrap().entities.get(entity).unwrap().clone();
+    let json = normal(mapping, &ty, body, at("2026-11-20T07:00:00Z")).unwrap();
     (decode::decode_noting(&ty, &json, &mut notes).unwrap(), notes)
 }
 
@@ -20,6 +23,30 @@ fn every_mapping_of_the_catalogue_exists() {
             assert!(MAPPINGS.contains(&&**name), "{}: {name}", action.name);
         }
     }
+}
+
+#[test]
+fn what_nobody_reads_is_left_out_and_the_rest_is_as_ever() {
+    let body = json!({
+        "id": "da1_2", "title": "t", "severity": "High", "machineId": "m", "computerDnsName": "pc",
+        "evidence": [{"entityType": "User", "accountName": "lena"}, {"entityType": "Ip", "ipAddress": "203.0.113.7"}],
+    });
+    let whole = normal("mde_alert", &Type::Any, &body, at("2026-11-20T07:00:00Z")).unwrap();
+    let alert = Catalog::builtin().unwrap().entities["Alert"].clone();
+    for members in [&["severity", "id"][..], &["device"], &["users", "raw", "ips"], &["url", "evidence"]] {
+        let mut keep = Keep::default();
+        members.iter().for_each(|member| keep.add(&[Arc::from(*member)]));
+        let ty = keep.narrow(&alert);
+        let part = normal("mde_alert", &ty, &body, at("2026-11-20T07:00:00Z")).unwrap();
+        let wanted = members.iter().map(|member| ((*member).to_owned(), whole[*member].clone())).collect();
+        assert_eq!(part, Json::Object(wanted), "{members:?}");
+        let list = normal("mde_alerts", &page_of(&ty), &json!({"value": [body]}), at("2026-11-20T07:00:00Z")).unwrap();
+        assert_eq!(list, json!({"value": [part]}));
+    }
+}
+
+fn page_of(item: &Type) -> Type {
+    Type::object("Page", [("value", Type::list(item.clone()), false)])
 }
 
 #[test]
@@ -111,13 +138,13 @@ fn replies_are_active_by_the_clock_and_not_by_a_stale_date() {
     let off = of("disabled", "2026-11-19T08:00:00.0000000", "2026-11-21T08:00:00.0000000", "nowhere");
     assert_eq!(off.get("active"), Some(&Value::Bool(false)));
     let unknown_zone = json!({"status": "scheduled", "scheduledEndDateTime": {"dateTime": "2026-11-21T08:00:00", "timeZone": "nowhere"}});
-    assert!(normal("automatic_replies", &unknown_zone, at("2026-11-20T07:00:00Z")).is_err());
+    assert!(normal("automatic_replies", &Type::Any, &unknown_zone, at("2026-11-20T07:00:00Z")).is_err());
 }
 
 #[test]
 fn machine_actions_are_read_in_both_spellings() {
     let body = json!({"value": [{"id": "a", "type": "Isolate", "status": "pending", "lastUpdateTimeUtc": "2026-11-20T07:00:00Z"}]});
-    let page = normal("machine_actions", &body, at("2026-11-20T07:00:00Z")).unwrap();
+    let page = normal("machine_actions", &Type::Any, &body, at("2026-11-20T07:00:00Z")).unwrap();
     let (action, _) = read("machine_action", "MachineAction", &body["value"][0]);
     assert_eq!(page["value"][0]["updated"], "2026-11-20T07:00:00Z");
     assert_eq!(action.get("status"), Some(&Value::str("Pending")));
