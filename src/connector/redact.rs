@@ -11,16 +11,26 @@ use crate::config::Secret;
 const PEOPLE: usize = 1 << 20;
 const MASK: &str = "[redacted]";
 
+/// Shorter secrets are not looked for: they would mask innocent text.
+const SHORTEST: usize = 8;
+
 /// The secrets of one connection in the forms in which they may come back.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Scrubber {
     needles: Vec<Secret>,
+    /// The bytes with which one of them begins.
+    begins: [bool; 256],
+}
+
+impl Default for Scrubber {
+    fn default() -> Self {
+        Scrubber { needles: Vec::new(), begins: [false; 256] }
+    }
 }
 
 impl Scrubber {
     pub(super) fn add(&mut self, secret: &str) {
-        // Shorter ones would mask innocent text.
-        if secret.len() < 8 {
+        if secret.len() < SHORTEST {
             return;
         }
         let json = Json::from(secret).to_string();
@@ -34,31 +44,49 @@ impl Scrubber {
             escaped,
         ];
         for form in forms {
+            if let Some(first) = form.bytes().next() {
+                self.begins[usize::from(first)] = true;
+            }
             if !self.needles.iter().any(|known| known.expose() == form) {
                 self.needles.push(Secret::new(form));
             }
         }
     }
 
-    /// The body without our secrets; `token` is the one that this very request carried.
+    /// The body without our secrets; `token` is the one that this very request carried. One pass over the bytes, so that a
+    /// byte that is no UTF-8 hides no secret beside it.
     pub(super) fn body(&self, body: Vec<u8>, token: Option<&str>) -> Vec<u8> {
-        // A byte that is no UTF-8 must not hide a secret beside it.
-        let text = String::from_utf8_lossy(&body);
-        let needles = self.needles.iter().map(Secret::expose).chain(token.filter(|token| token.len() >= 8));
-        let mut out: Option<String> = None;
-        for needle in needles {
-            let seen = out.as_deref().unwrap_or(&text);
-            if seen.contains(needle) {
-                out = Some(seen.replace(needle, MASK));
+        let token = token.filter(|token| token.len() >= SHORTEST);
+        let mut begins = self.begins;
+        if let Some(first) = token.and_then(|token| token.bytes().next()) {
+            begins[usize::from(first)] = true;
+        }
+        // How long the secret is that begins at a place.
+        let secret_at = |at: usize| {
+            let rest = body.get(at..).filter(|rest| rest.first().is_some_and(|first| begins[usize::from(*first)]))?;
+            let needles = self.needles.iter().map(Secret::expose).chain(token);
+            needles.filter(|needle| rest.starts_with(needle.as_bytes())).map(str::len).max()
+        };
+        let Some(first) = (0..body.len()).find(|at| secret_at(*at).is_some()) else { return body };
+        let mut out = Vec::with_capacity(body.len());
+        let (mut at, mut clean) = (first, 0);
+        while at < body.len() {
+            match secret_at(at) {
+                Some(len) => {
+                    out.extend_from_slice(body.get(clean..at).unwrap_or_default());
+                    out.extend_from_slice(MASK.as_bytes());
+                    at += len;
+                    clean = at;
+                }
+                None => at += 1,
             }
         }
-        match out {
-            Some(out) => out.into_bytes(),
-            None => body,
-        }
+        out.extend_from_slice(body.get(clean..).unwrap_or_default());
+        out
     }
 
     pub(super) fn text(&self, text: String) -> String {
+        // Secrets are text, so what is left of text is text.
         String::from_utf8(self.body(text.into_bytes(), None)).unwrap_or_default()
     }
 }
@@ -78,10 +106,10 @@ fn percent(text: &str) -> String {
 /// `{"cut": true, "bytes": n, "text": "…"}` with its beginning. A body that was `parsed` before is known to be JSON and is
 /// read again only where something in it may be secret.
 pub(super) fn for_people(body: &[u8], parsed: bool) -> Vec<u8> {
-    let text = String::from_utf8_lossy(body);
-    if parsed && body.len() <= PEOPLE && !names_secret(&text) {
+    if parsed && body.len() <= PEOPLE && !names_secret(body) {
         return body.to_vec();
     }
+    let text = String::from_utf8_lossy(body);
     let whole = match serde_json::from_str::<Json>(&text) {
         Ok(json) if holds_secret(&json) => mask(json).to_string().into_bytes(),
         Ok(_) => body.to_vec(),
@@ -100,10 +128,25 @@ pub(super) fn for_people(body: &[u8], parsed: bool) -> Vec<u8> {
 const SECRET: [&str; 7] = ["password", "secret", "token", "authorization", "apikey", "api_key", "api-key"];
 
 /// A quick look before the walk, which misses nothing: a member can be secret only where its word stands in the text, or
-/// where letters of it are written as escapes.
-fn names_secret(text: &str) -> bool {
-    let lower = text.to_ascii_lowercase();
-    SECRET.iter().any(|word| lower.contains(word)) || lower.contains("\\u00")
+/// where letters of it are written as escapes. Each word is found by its rarest letter.
+fn names_secret(text: &[u8]) -> bool {
+    let word_at = |word: &str, letter: usize, at: usize| {
+        let begin = at.checked_sub(letter);
+        begin
+            .and_then(|begin| text.get(begin..begin + word.len()))
+            .is_some_and(|found| found.eq_ignore_ascii_case(word.as_bytes()))
+    };
+    text.iter().enumerate().any(|(at, byte)| match byte {
+        b'w' | b'W' => word_at("password", 4, at),
+        b'c' | b'C' => word_at("secret", 2, at),
+        b'k' | b'K' => {
+            let (token, one, two) = (word_at("token", 2, at), word_at("apikey", 3, at), word_at("api_key", 4, at));
+            token || one || two || word_at("api-key", 4, at)
+        }
+        b'z' | b'Z' => word_at("authorization", 7, at),
+        b'\\' => word_at("\\u00", 0, at),
+        _ => false,
+    })
 }
 
 fn mask(json: Json) -> Json {
@@ -153,6 +196,36 @@ mod tests {
         }
         let echoed = scrubber.body(b"Authorization: Bearer eyJ0eXAiOi".to_vec(), Some("eyJ0eXAiOi"));
         assert_eq!(String::from_utf8_lossy(&echoed), format!("Authorization: Bearer {MASK}"));
+    }
+
+    #[test]
+    fn the_longest_secret_that_begins_at_a_place_is_masked_and_no_other_byte_changes() {
+        let mut scrubber = Scrubber::default();
+        scrubber.add("aaaaaaaa");
+        scrubber.add("aaaaaaaabbbb");
+        for (text, masked) in [
+            ("xaaaaaaaabbbby", "x[redacted]y"),
+            ("aaaaaaaaaaaaaaaa", "[redacted][redacted]"),
+            ("aaaaaaaaaaaaaaaabbbb", "[redacted][redacted]"),
+            ("aaaaaaa", "aaaaaaa"),
+            ("", ""),
+        ] {
+            assert_eq!(scrubber.text(text.to_owned()), masked, "{text}");
+        }
+        assert_eq!(scrubber.body(b"a token of old".to_vec(), Some("token of")), b"a [redacted] old");
+        assert_eq!(scrubber.body(b"a token".to_vec(), Some("token")), b"a token", "too short to be told from text");
+    }
+
+    #[test]
+    fn the_quick_look_sees_every_word_in_any_case_and_place() {
+        for word in SECRET {
+            for text in [word.to_owned(), format!("{{\"x-{}\":1}}", word.to_uppercase()), format!("é{word}")] {
+                assert!(names_secret(text.as_bytes()), "{text}");
+            }
+            let cut: String = word.chars().skip(1).collect();
+            assert!(!names_secret(cut.as_bytes()) || SECRET.iter().any(|other| cut.contains(other)), "{cut}");
+        }
+        assert!(names_secret(br"\u0070assword") && !names_secret(br#"{"task":"wick","size":"k"}"#));
     }
 
     #[test]
