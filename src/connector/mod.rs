@@ -8,6 +8,7 @@ pub mod client;
 mod client_tests;
 mod conn;
 pub mod entity;
+mod http;
 pub mod mail;
 mod native;
 mod pages;
@@ -21,3 +22,4 @@ mod web;
 mod wire;
 
 pub use client::{Client, Reply};
+pub(crate) use http::Http;
