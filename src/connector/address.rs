@@ -170,7 +170,7 @@ mod tests {
     async fn a_name_that_leads_home_is_refused() {
         assert!(Names::Any.resolve("localhost").await.is_ok());
         let found = Names::Public.resolve("localhost").await;
-        let error = found.err().expect("localhost must not resolve");
+        let error = found.expect_err("localhost must not resolve");
         assert!(error.downcast_ref::<Refused>().is_some(), "{error}");
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! The conversation is led here and not by a ready-made transport, because only its steps tell what a failure proves:
 //! before the content nothing was sent; once the content is on its way a lost connection leaves the outcome unknown.
+//! Where the server offers PIPELINING (RFC 2920), what goes before the content is one message, answered line by line.
 
+use std::fmt::{self, Display};
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -11,9 +13,10 @@ use base64::Engine as _;
 use lettre::address::{Address, Envelope};
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Attachment, Mailbox, Message, MultiPart, SinglePart};
+use lettre::transport::smtp::Error as SmtpError;
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParameters};
-use lettre::transport::smtp::commands::{Data, Mail, Rcpt};
+use lettre::transport::smtp::commands::{Data, Ehlo, Mail, Rcpt};
 use lettre::transport::smtp::extension::ClientId;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -35,7 +38,13 @@ const IDLE: Duration = Duration::from_secs(30);
 pub(super) struct Letter {
     pub(super) message_id: String,
     envelope: Envelope,
-    content: Vec<u8>,
+    content: String,
+}
+
+/// One connection to the server, and whether commands may follow each other without waiting.
+struct Line {
+    smtp: AsyncSmtpConnection,
+    pipelining: bool,
 }
 
 /// The SMTP server of one connection.
@@ -46,7 +55,7 @@ pub(super) struct Mailer {
     parameters: Option<TlsParameters>,
     credentials: Option<Credentials>,
     pub(super) from: Address,
-    idle: Mutex<Vec<(AsyncSmtpConnection, Instant)>>,
+    idle: Mutex<Vec<(Line, Instant)>>,
     slots: Semaphore,
 }
 
@@ -117,22 +126,22 @@ impl Mailer {
         Ok(said)
     }
 
-    fn kept(&self) -> Option<AsyncSmtpConnection> {
+    fn kept(&self) -> Option<Line> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         idle.retain(|(_, since)| now.duration_since(*since) < IDLE);
-        idle.pop().map(|(connection, _)| connection)
+        idle.pop().map(|(line, _)| line)
     }
 
-    fn keep(&self, connection: AsyncSmtpConnection) {
-        if !connection.has_broken() {
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push((connection, Instant::now()));
+    fn keep(&self, line: Line) {
+        if !line.smtp.has_broken() {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push((line, Instant::now()));
         }
     }
 
-    async fn connect(&self) -> Result<AsyncSmtpConnection, Outcome> {
+    async fn connect(&self) -> Result<Line, Outcome> {
         let server = format!("{}:{}", self.host, self.port);
-        let failed = |error: &lettre::transport::smtp::Error, doing: &str| {
+        let failed = |error: &SmtpError, doing: &str| {
             let said = answer::clean(&chain(error), 300);
             not_sent(if error.is_tls() { "tls" } else { "connect" }, &format!("{doing} {server}: {said}"), true)
         };
@@ -154,6 +163,12 @@ impl Mailer {
                 upgraded.map_err(|error| failed(&error, "starting TLS with the mail server"))?;
             }
         }
+        // The library keeps of the server's offers only those that it uses itself: they are asked for once more.
+        let pipelining = match connection.command(Ehlo::new(hello)).await {
+            Ok(offers) => offers.message().any(|offer| offer.trim().eq_ignore_ascii_case("PIPELINING")),
+            Err(error) if error.status().is_some() => false,
+            Err(error) => return Err(failed(&error, "greeting the mail server")),
+        };
         if let Some(credentials) = &self.credentials {
             let done = connection.auth(&[Mechanism::Plain, Mechanism::Login], credentials).await;
             done.map_err(|error| {
@@ -162,44 +177,51 @@ impl Mailer {
                 not_sent("credentials", &why, !(error.is_permanent() || error.is_client()))
             })?;
         }
-        Ok(connection)
+        Ok(Line { smtp: connection, pipelining })
     }
 
-    /// MAIL, RCPT, DATA and the content, each answered before the next.
-    async fn talk(
-        &self,
-        connection: &mut AsyncSmtpConnection,
-        letter: &Letter,
-        stage: &Stage,
-    ) -> Result<String, Outcome> {
-        let mut step = connection.command(Mail::new(Some(self.from.clone()), Vec::new())).await;
-        let mut what = format!("the sender {}", self.from);
-        for to in letter.envelope.to() {
-            if step.is_err() {
-                break;
-            }
-            step = connection.command(Rcpt::new(to.clone(), Vec::new())).await;
-            what = format!("the recipient {to}");
-        }
-        if step.is_ok() {
-            step = connection.command(Data).await;
-            what = "the mail".into();
-        }
-        if let Err(error) = step {
-            connection.abort().await;
+    /// MAIL, RCPT, DATA, and then the content: nothing of it leaves before all of them are answered.
+    async fn talk(&self, line: &mut Line, letter: &Letter, stage: &Stage) -> Result<String, Outcome> {
+        if let Err((error, what)) = self.open_letter(line, letter).await {
+            line.smtp.abort().await;
             return Err(self.refused(&error, &what, false));
         }
         stage.mark_sent();
-        match connection.message(&letter.content).await {
+        // In one write: the closing dot in a packet of its own would wait for the answer to the one before it.
+        match line.smtp.command(Content(&letter.content)).await {
             Ok(response) => Ok(response.message().collect::<Vec<_>>().join(" ")),
             Err(error) => {
-                connection.abort().await;
+                line.smtp.abort().await;
                 Err(self.refused(&error, "the mail", true))
             }
         }
     }
 
-    fn refused(&self, error: &lettre::transport::smtp::Error, what: &str, sent: bool) -> Outcome {
+    /// The commands before the content. An error comes with what was refused, and ends the connection: a server that took
+    /// some of several pipelined commands may be waiting for the content, and without it delivers nothing.
+    async fn open_letter(&self, line: &mut Line, letter: &Letter) -> Result<(), (SmtpError, String)> {
+        let to = letter.envelope.to();
+        let sender = |error| (error, format!("the sender {}", self.from));
+        let recipient = |error, to: &Address| (error, format!("the recipient {to}"));
+        let data = |error| (error, "the mail".to_owned());
+        let smtp = &mut line.smtp;
+        if line.pipelining {
+            smtp.command(Opening { from: &self.from, to }).await.map_err(sender)?;
+            for to in to {
+                smtp.read_response().await.map_err(|error| recipient(error, to))?;
+            }
+            smtp.read_response().await.map_err(data)?;
+        } else {
+            smtp.command(Mail::new(Some(self.from.clone()), Vec::new())).await.map_err(sender)?;
+            for to in to {
+                smtp.command(Rcpt::new(to.clone(), Vec::new())).await.map_err(|error| recipient(error, to))?;
+            }
+            smtp.command(Data).await.map_err(data)?;
+        }
+        Ok(())
+    }
+
+    fn refused(&self, error: &SmtpError, what: &str, sent: bool) -> Outcome {
         let said = answer::clean(&chain(error), 500);
         match error.status() {
             Some(code) => Outcome::Refused {
@@ -221,6 +243,38 @@ impl Mailer {
                 not_sent("connect", &format!("the mail server {} broke off before the mail: {said}", self.host), true)
             }
         }
+    }
+}
+
+/// MAIL, RCPT for everyone and DATA, one after the other without waiting.
+struct Opening<'a> {
+    from: &'a Address,
+    to: &'a [Address],
+}
+
+impl Display for Opening<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Mail::new(Some(self.from.clone()), Vec::new()).fmt(f)?;
+        self.to.iter().try_for_each(|to| Rcpt::new(to.clone(), Vec::new()).fmt(f))?;
+        Data.fmt(f)
+    }
+}
+
+/// A message as it goes over the wire: a dot that begins a line is doubled (RFC 5321, 4.5.2), a dot alone ends it.
+struct Content<'a>(&'a str);
+
+impl Display for Content<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.starts_with('.') {
+            f.write_str(".")?;
+        }
+        let mut lines = self.0.split("\r\n.");
+        f.write_str(lines.next().unwrap_or_default())?;
+        for line in lines {
+            f.write_str("\r\n..")?;
+            f.write_str(line)?;
+        }
+        f.write_str("\r\n.\r\n")
     }
 }
 
@@ -277,6 +331,7 @@ pub(super) fn letter(inputs: &Map, from: &Address, tag: &str, now: jiff::Timesta
     if content.len() > LARGEST {
         return Err(format!("the mail has {} MiB; {} MiB is the most", content.len() >> 20, LARGEST >> 20));
     }
+    let content = String::from_utf8(content).map_err(|_| "the mail can't be built: it is no text".to_owned())?;
     Ok(Letter { message_id, envelope, content })
 }
 
@@ -363,7 +418,7 @@ mod tests {
         let from = "soc@contoso.example".parse().unwrap();
         let now = "2026-11-20T08:00:00Z".parse().unwrap();
         let letter = letter(&inputs(members), &from, "0123456789abcdef", now)?;
-        let content = String::from_utf8(letter.content.clone()).unwrap();
+        let content = letter.content.clone();
         Ok((letter, content))
     }
 
@@ -398,6 +453,18 @@ mod tests {
             "ü@b.example",
         ] {
             assert!(build(&[to(bad), ("text", Value::str("t"))]).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_dot_never_ends_a_message_early() {
+        for (text, wire) in [
+            ("a\r\n.\r\nMAIL FROM:<x@y.example>", "a\r\n..\r\nMAIL FROM:<x@y.example>\r\n.\r\n"),
+            (".a.\r\n..b\r\n", "..a.\r\n...b\r\n\r\n.\r\n"),
+            ("\r\n.\r\n.\r\n", "\r\n..\r\n..\r\n\r\n.\r\n"),
+            ("", "\r\n.\r\n"),
+        ] {
+            assert_eq!(Content(text).to_string(), wire, "{text:?}");
         }
     }
 

@@ -10,6 +10,8 @@ mod conn;
 pub mod entity;
 mod http;
 pub mod mail;
+#[cfg(test)]
+mod mail_tests;
 mod native;
 mod pages;
 pub mod rate;
