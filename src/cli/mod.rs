@@ -1,6 +1,8 @@
 //! The command line: one file per command. Data goes to stdout, talk to stderr.
 
 mod actions;
+mod audit;
+mod backup;
 mod cache;
 mod check;
 mod completions;
@@ -106,6 +108,11 @@ enum Command {
     Sandbox(sandbox::Args),
     /// What the service has done and is doing
     Status,
+    /// Copy the store, while the service may run
+    Backup(backup::Args),
+    /// The log of every decision about an effect
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Completions for a shell
     Completions(completions::Args),
     /// What a diagnostic's code means
@@ -151,6 +158,8 @@ fn dispatch(args: Args, out: &Out) -> Result<ExitCode, Error> {
         Command::Schema => schema::run(out),
         Command::Sandbox(args) => sandbox::run(&args, out),
         Command::Status => status::run(global, out),
+        Command::Backup(args) => backup::run(args, global, out),
+        Command::Audit(command) => audit::run(&command, global, out),
         Command::Completions(args) => completions::run(&args),
         Command::Explain(args) => explain::run(&args, out),
     }

@@ -74,6 +74,9 @@ pub(super) async fn start(plan: Plan) -> Result<Service, Error> {
     }
     let (listener, address) = listen(config.listen).await?;
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.store).map_err(runs::failed)?);
+    if let Some(at) = journal::restored(&*store).map_err(runs::failed)? {
+        tracing::warn!(%at, "the store is a copy that was restored: what happened since it was taken is not in it");
+    }
     let client = Client::open(&config, Arc::clone(&catalog), clock.clone())?;
     let keys = Keys::open(&config.webhooks).map_err(|mut faults| faults.swap_remove(0))?;
     let now = clock.now();

@@ -367,6 +367,20 @@ pub async fn off_loop<T: Send + 'static>(
     tokio::task::spawn_blocking(move || read(&*store)).await.map_err(|error| error.to_string())
 }
 
+/// Since when this store is a copy, where it is one that was restored: its past may be older than the world's.
+///
+/// # Errors
+/// The store can't be read.
+pub fn restored(store: &dyn Store) -> Result<Option<Timestamp>, StoreError> {
+    let body = store.get(BACKUP)?;
+    Ok(body.and_then(|body| std::str::from_utf8(&body).ok()?.parse().ok()))
+}
+
+/// What makes a restored copy a living store again.
+pub fn settled() -> Op {
+    Op::Put { name: BACKUP.to_owned(), body: Vec::new() }
+}
+
 /// Writes a batch and waits for its commit.
 pub async fn commit(store: &dyn Store, ops: Vec<Op>) -> Result<Vec<Answer>, StoreError> {
     let (sender, receiver) = tokio::sync::oneshot::channel();

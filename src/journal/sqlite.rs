@@ -89,6 +89,15 @@ impl SqliteStore {
         reads.with(schema::check_version)?;
         Ok(SqliteStore { reads, writer: None, commits: Arc::default(), _lock: None })
     }
+
+    /// Copies all that is committed to a new file, beside a service that may be writing; answers its size in bytes. The
+    /// copy is marked (see `BACKUP`).
+    ///
+    /// # Errors
+    /// The file exists or can't be written.
+    pub fn copy_to(&self, file: &Path, at: Timestamp) -> Result<u64, StoreError> {
+        backup::copy(&schema::open_reader(self.reads.file())?, file, at)
+    }
 }
 
 impl Store for SqliteStore {

@@ -119,3 +119,31 @@ fn two_services_do_not_share_a_store() {
     assert_eq!(second.code, 69, "{second:?}");
     assert!(service.stop().success());
 }
+
+#[test]
+fn a_store_is_copied_while_the_service_runs_and_its_audit_log_is_verified() {
+    let tenant = Tenant::new(5, 2, |_| {});
+    let site = Site::new(&tenant).flow("by-hook", BY_HOOK);
+    let service = site.start(&[]);
+    let (alert, machine) = tenant.high().swap_remove(0);
+    let body = serde_json::json!({ "alertId": alert, "machineId": machine });
+    assert_eq!(tenant.hook(&service.url, &body).map(|(status, _)| status), Some(202));
+    site.settled(1, 40);
+    let copied = site.json(&["backup", "copy.db"]);
+    assert_eq!(keys(&copied), ["at", "bytes", "file", "seconds"]);
+    assert_eq!(site.cli(&["backup", "copy.db"]).code, 75, "a file is never replaced");
+    let whole = site.cli(&["audit", "verify", "--checkpoint", "seen.json", "-o", "json"]);
+    assert!(whole.code == 0 && whole.json()["lines"].as_u64() > Some(0), "{whole:?}");
+    let lines = site.cli(&["audit", "export"]).out;
+    let first: Json = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!((keys(&first), &first["no"]), (vec!["at", "body", "hash", "no"], &Json::from(1)));
+    assert!(service.stop().success());
+    assert_eq!(site.cli(&["audit", "verify", "--against", "seen.json"]).code, 0);
+    // The end is cut off: only a checkpoint tells.
+    let store = rusqlite::Connection::open(site.path().join("data/watchfloor.db")).unwrap();
+    store.execute("DELETE FROM audit WHERE no = (SELECT max(no) FROM audit)", []).unwrap();
+    drop(store);
+    assert_eq!(site.cli(&["audit", "verify"]).code, 0);
+    let cut = site.cli(&["audit", "verify", "--against", "seen.json"]);
+    assert!(cut.code == 1 && cut.out.contains("lines were cut off"), "{cut:?}");
+}

@@ -3,7 +3,7 @@
 //! What a reader sees is one snapshot: the tables, and over them the tail of the log. Lists of runs: see `search`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
@@ -44,6 +44,10 @@ impl Pool {
             idle.push(connection);
         }
         result
+    }
+
+    pub(super) fn file(&self) -> &Path {
+        &self.file
     }
 
     pub(super) fn close(&self) {

@@ -7,8 +7,9 @@ use rusqlite::types::Value as Cell;
 
 use super::writer::WriterLoop;
 use super::*;
+use crate::journal::chain::{Anchor, Walk};
 use crate::journal::conformance::{self, at, offer, start, write};
-use crate::journal::{Answer, Op};
+use crate::journal::{self, Answer, Op};
 
 fn open(dir: &Path) -> SqliteStore {
     SqliteStore::open(dir).unwrap()
@@ -187,6 +188,60 @@ fn a_migration_that_fails_changes_nothing() {
     file.execute_batch("UPDATE runs SET status = 'running' WHERE no = 9").unwrap();
     drop(file);
     assert_eq!(open(dir.path()).runs(&RunQuery::default()).unwrap().len(), 10);
+}
+
+#[test]
+fn a_backup_is_whole_and_knows_that_it_is_one() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = open(dir.path());
+    let row = start(&store, "f", "mde:a");
+    write(&store, vec![put("n", vec![7; 3 << 20]), Op::Turn { run: row.no, seq: 0, body: b"t".to_vec() }]).unwrap();
+    let file = other.path().join(schema::FILE);
+    let reader = SqliteStore::open_read(dir.path()).unwrap();
+    let bytes = reader.copy_to(&file, at(77)).unwrap();
+    assert!(bytes > 3 << 20 && bytes == file.metadata().unwrap().len());
+    #[cfg(unix)]
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&file.metadata().unwrap().permissions()) & 0o777, 0o600);
+    assert!(matches!(reader.copy_to(&file, at(78)), Err(StoreError::Failed(_))), "it never replaces a file");
+    assert_eq!(other.path().read_dir().unwrap().count(), 1, "nothing else is left beside it");
+    start(&store, "f", "mde:b");
+    let restored = open(other.path());
+    assert_eq!(restored.runs(&RunQuery::default()).unwrap(), [row.clone()]);
+    assert_eq!(restored.turns(row.no).unwrap(), [b"t".to_vec()]);
+    assert_eq!(journal::restored(&restored).unwrap(), Some(at(77)));
+    write(&restored, vec![journal::settled()]).unwrap();
+    assert_eq!((journal::restored(&restored).unwrap(), journal::restored(&store).unwrap()), (None, None));
+}
+
+#[test]
+fn whoever_changes_the_audit_log_is_found() {
+    let line = |n: i64| Op::Audit { at: at(n), body: format!("{{\"n\":{n}}}").into_bytes() };
+    let changes = [
+        (
+            "UPDATE audit SET body = (SELECT body FROM audit WHERE no = 2) WHERE no = 5",
+            "line 5 is not what was written",
+        ),
+        ("UPDATE audit SET at = at + 1 WHERE no = 3", "line 3 is not what was written"),
+        ("UPDATE audit SET hash = zeroblob(32) WHERE no = 9", "line 9 is not what was written"),
+        ("DELETE FROM audit WHERE no = 4", "line 4 is missing"),
+        ("DELETE FROM audit WHERE no <= 2", "line 1 is missing"),
+        ("UPDATE audit SET no = -no WHERE no IN (6, 7); UPDATE audit SET no = 13 + no WHERE no < 0", "line 6 is not"),
+    ];
+    for (sql, wanted) in changes {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        write(&store, (1..=10).map(line).collect()).unwrap();
+        let walk = |store: &SqliteStore| {
+            let mut walk = Walk::new(Anchor::read(store).unwrap());
+            let lines = store.audit(0, 100).unwrap();
+            lines.iter().try_for_each(|line| walk.step(line)).map(|()| walk.last().no)
+        };
+        assert_eq!(walk(&store), Ok(10));
+        drop(store);
+        rusqlite::Connection::open(dir.path().join(schema::FILE)).unwrap().execute_batch(sql).unwrap();
+        let fault = walk(&open(dir.path())).unwrap_err();
+        assert!(fault.contains(wanted), "{sql}: {fault}");
+    }
 }
 
 /// More keys than are kept in memory, and more prefixes than are shared.
