@@ -14,6 +14,7 @@ mod explain;
 mod load;
 mod out;
 mod reload;
+mod retention;
 mod run;
 mod runs;
 mod sandbox;

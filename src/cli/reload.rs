@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::cache::Cache;
 use super::deploy::{Activations, Stock, deploy};
 use super::load::{self, Loaded, Site};
+use super::retention::Retained;
 use super::watch::{Watch, Watched};
 use crate::catalog::Catalog;
 use crate::clock::Clock;
@@ -107,6 +108,7 @@ pub(super) struct Running {
     pub(super) flows: Flows,
     pub(super) keys: Keys,
     pub(super) gate: Arc<Gate>,
+    pub(super) retained: Retained,
     pub(super) host: PublicHost,
     pub(super) clock: Clock,
     pub(super) history: Arc<History>,
@@ -218,7 +220,9 @@ impl Running {
             changes.settings.push("secrets");
         }
         let recent = self.write(&changes, &activations, horizon).await.map_err(|fault| vec![fault])?;
+        let retention = config.retention;
         self.change(config, deployment, client, keys, recent).await?;
+        self.retained.set(retention, horizon);
         self.stock = stock;
         self.activations = activations;
         *opened = secrets.ok();

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::deploy::{Activations, Pinned, Stock, deploy};
 use super::load::Loaded;
 use super::reload::{History, Running};
+use super::retention::{self, Retained};
 use super::{control, reload, runs};
 use crate::catalog::Catalog;
 use crate::clock::Clock;
@@ -118,6 +119,8 @@ pub(super) async fn start(plan: Plan) -> Result<Service, Error> {
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let (published, token) = control::publish(&config.store, &format!("http://{address}"))?;
     let router = router(&handle, token, Arc::clone(&store), pinned, (keys.clone(), host.clone()));
+    let retained = Retained::new(config.retention, horizon);
+    tasks.spawn(retention::run(Arc::clone(&store), retained.clone(), clock.clone(), stop.clone()));
     tasks.spawn(serve(listener, router, stop.clone()));
     tasks.spawn(count_ends(ends, Arc::clone(&store), Arc::clone(&intake), stop.clone()));
     trigger(&handle, from, &tasks, &stop)?;
@@ -125,7 +128,7 @@ pub(super) async fn start(plan: Plan) -> Result<Service, Error> {
         let store = Arc::clone(&store);
         #[rustfmt::skip]
         let running = Running {
-            config, activations, stock, store, catalog, client, worker, flows, keys, gate, host, clock, history,
+            config, activations, stock, store, catalog, client, worker, flows, keys, gate, retained, host, clock, history,
         };
         tasks.spawn(reload::run(running, origin, stop.clone()));
     }

@@ -10,10 +10,11 @@ use jiff::Timestamp;
 
 use super::chain::{self, AuditLine};
 use super::{
-    Answer, Batch, Blob, Letter, LetterQuery, Offer, Op, Queued, Reservation, RunNo, RunQuery, RunRow, RunStatus,
-    Sleep, Store, StoreError,
+    Answer, Batch, Blob, Letter, LetterQuery, Offer, Op, Prune, Queued, Reservation, RunNo, RunQuery, RunRow,
+    RunStatus, Sleep, Store, StoreError,
 };
 use crate::id::{RunId, digest16};
+use crate::value::Value;
 
 /// The store trait over maps.
 #[derive(Default)]
@@ -270,6 +271,7 @@ impl State {
                     _ => drop(self.letters.remove(&id)),
                 }
             }
+            Op::Prune(step) => return Answer::Pruned { next: self.prune(&step) },
             Op::Audit { at, body } => {
                 let (no, previous) = self.audit.last().map_or((1, chain::ROOT), |line| (line.no + 1, line.hash));
                 let hash = chain::link(&previous, no, at, &body);
@@ -279,8 +281,52 @@ impl State {
         Answer::None
     }
 
+    /// All of it in one step. Keys are never forgotten, and neither is the audit log.
+    fn prune(&mut self, step: &Prune) -> Option<RunNo> {
+        match step {
+            Prune::Runs { after, ended, dead } => {
+                let gone = |row: &RunRow| {
+                    let before = if row.status == RunStatus::Dead { dead } else { ended };
+                    row.status.is_final() && row.ended.is_some_and(|at| at < *before)
+                };
+                let gone: Vec<RunNo> =
+                    self.runs.range(after + 1..).filter(|(_, row)| gone(row)).map(|(no, _)| *no).collect();
+                for no in gone {
+                    if let Some(row) = self.runs.remove(&no) {
+                        self.by_id.remove(&row.id);
+                    }
+                    self.forget(no);
+                }
+            }
+            Prune::Payloads { after, ended } => {
+                let gone = |row: &RunRow| {
+                    row.status.is_final() && row.status != RunStatus::Dead && row.ended.is_some_and(|at| at < *ended)
+                };
+                let gone: Vec<RunNo> =
+                    self.runs.range(after + 1..).filter(|(_, row)| gone(row)).map(|(no, _)| *no).collect();
+                for no in gone {
+                    if let Some(row) = self.runs.get_mut(&no) {
+                        (row.payload, row.inputs) = (Value::empty(), Value::empty());
+                    }
+                    self.forget(no);
+                }
+            }
+            Prune::Letters { before } => self.letters.retain(|_, (letter, _)| letter.at >= *before),
+            Prune::Skipped { before } => self.skipped.retain(|_, (at, _)| *at >= *before),
+            Prune::Reservations { before } => self.reservations.retain(|_, at| *at >= *before),
+            Prune::Claims { before } => self.claims.retain(|_, (_, until)| *until >= *before),
+            Prune::Audit { .. } | Prune::Keys { .. } => {}
+        }
+        None
+    }
+
+    fn forget(&mut self, run: RunNo) {
+        self.turns.retain(|(no, _), _| *no != run);
+        self.blobs.retain(|(no, ..), _| *no != run);
+    }
+
     fn offer(&mut self, offer: &Offer) -> Option<RunRow> {
-        let no = self.runs.last_key_value().map_or(1, |(last, _)| last + 1);
+        let no = RunNo::try_from(self.by_event.len()).unwrap_or(RunNo::MAX) + 1;
         let Entry::Vacant(free) = self.by_event.entry(digest16(&[&offer.flow, &offer.key])) else { return None };
         free.insert(no);
         let id = RunId::new(offer.accepted, &offer.flow, &offer.key);

@@ -178,8 +178,52 @@ pub enum Op {
     /// A dead letter is none any more: gone, since it was offered again, or kept as `dropped`, so that the same event
     /// offered once more does not bring it back.
     LetterDone { flow: String, key: String, dropped: bool },
+    /// Forgets something whose time is over, a bounded part of it. Answer: `Answer::Pruned`.
+    Prune(Prune),
     /// One line of the audit log, chained to the one before it (see `chain`).
     Audit { at: Timestamp, body: Vec<u8> },
+}
+
+/// How long a run's key refuses its event, whether the run is still there or not.
+pub const REMEMBERED: std::time::Duration = std::time::Duration::from_secs(400 * 86_400);
+
+/// What is forgotten. Runs that have not ended are never touched. Steps over runs go from number to number.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Prune {
+    /// Runs that ended before an instant, dead ones before another, with all that belongs to them but their keys.
+    Runs {
+        after: RunNo,
+        ended: Timestamp,
+        dead: Timestamp,
+    },
+    /// What runs were given, did and were answered, where they ended well or not before an instant; never of dead ones,
+    /// which can go on.
+    Payloads {
+        after: RunNo,
+        ended: Timestamp,
+    },
+    Letters {
+        before: Timestamp,
+    },
+    Skipped {
+        before: Timestamp,
+    },
+    Reservations {
+        before: Timestamp,
+    },
+    /// Claims that have run out.
+    Claims {
+        before: Timestamp,
+    },
+    /// Lines from the first on; the chain is verified from what the last of them was.
+    Audit {
+        before: Timestamp,
+    },
+    /// Keys of runs that are gone, one 256th of them.
+    Keys {
+        before: Timestamp,
+        slice: u8,
+    },
 }
 
 /// Whether a run that has begun may lie on disk alone.
@@ -210,6 +254,10 @@ pub enum Answer {
     /// The new run's row, or `None` for a duplicate.
     Offered(Option<Box<RunRow>>),
     Claimed(bool),
+    /// Where to go on, `None` where nothing is left. For what has no numbers it is 0.
+    Pruned {
+        next: Option<RunNo>,
+    },
 }
 
 /// Called once on the writer's thread after the commit, or with the error. Must not block.

@@ -10,6 +10,7 @@ mod migrate;
 mod moments;
 mod ops;
 mod pack;
+mod prune;
 mod read;
 mod record;
 mod schema;

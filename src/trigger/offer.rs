@@ -150,7 +150,7 @@ impl Intake {
             match answer {
                 Answer::Offered(Some(row)) => rows.push(*row),
                 Answer::Offered(None) => offered.duplicates += 1,
-                Answer::None | Answer::Claimed(_) => {}
+                Answer::None | Answer::Claimed(_) | Answer::Pruned { .. } => {}
             }
         }
         if !rows.is_empty() {

@@ -14,7 +14,7 @@ use super::record::{AWAKE, Entry, FOR_PERSON, Part};
 use super::schema::{instant, nanos};
 use super::tail::Tail;
 use crate::id::{RunId, digest16};
-use crate::journal::chain::{Hash, ROOT, link};
+use crate::journal::chain::{ANCHOR, Anchor, Hash, ROOT, link};
 use crate::journal::{Answer, Letter, Offer, Op, RunNo, RunRow, Sleep, StoreError};
 
 /// Prefixes of keys that one version of a flow may have; further keys are kept whole.
@@ -57,12 +57,24 @@ impl Book {
     pub(super) fn read(connection: &Connection) -> Result<Book, StoreError> {
         let tail = Tail::read(connection)?;
         let last: i64 = connection.query_row("SELECT coalesce(max(no), 0) FROM runs", [], |row| row.get(0))?;
+        // The number of a run that is gone is never given again: keys and parts of before may still name it.
+        let sql = "SELECT coalesce(max(value), 0) FROM marks WHERE name = 'pruned'";
+        let last = last.max(connection.query_row(sql, [], |row| row.get(0))?);
         let last = tail.runs.last_key_value().map_or(last, |(no, _)| last.max(*no));
         let last_line = match tail.audit.last() {
             Some(line) => Some((line.no, line.hash.clone())),
             None => {
                 let sql = "SELECT no, hash FROM audit ORDER BY no DESC LIMIT 1";
                 connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).optional()?
+            }
+        };
+        let last_line = match last_line {
+            Some(line) => Some(line),
+            None => {
+                let sql = "SELECT body FROM named WHERE name = ?1";
+                let body: Option<Vec<u8>> = connection.query_row(sql, [ANCHOR], |row| row.get(0)).optional()?;
+                let anchor = body.and_then(|body| Anchor::parse(std::str::from_utf8(&body).ok()?));
+                anchor.map(|anchor| (anchor.no, anchor.hash.to_vec()))
             }
         };
         // A hash that is none is a fault that `audit verify` tells of; what comes after it is chained all the same.
@@ -163,6 +175,7 @@ impl Book {
                 self.chain = (no, hash);
                 self.note(&Entry::Audit { no, at, hash: &hash, body });
             }
+            Op::Prune(step) => return super::prune::prune(self, connection, step),
             other => return row(connection, other),
         }
         Ok(Answer::None)
@@ -313,7 +326,8 @@ fn row(connection: &Connection, op: &Op) -> Result<Answer, StoreError> {
         Op::LetterDone { flow, key, dropped: false } => {
             at("DELETE FROM letters WHERE id = ?1", &[&Letter::id(flow, key)])?
         }
-        Op::Offer(_)
+        Op::Prune(_)
+        | Op::Offer(_)
         | Op::Turn { .. }
         | Op::Status { .. }
         | Op::Sleep { .. }

@@ -101,6 +101,9 @@ CREATE TABLE skipped (
 ) STRICT;
 ";
 
+/// Came after the first stores of this format: made where missing, and only who prunes needs it.
+const KEPT: &str = "CREATE INDEX IF NOT EXISTS runs_kept ON runs (accepted) WHERE parts > 0";
+
 /// Came while format 2 was written: some of its stores have it.
 pub(super) const LETTERS: &str = "
 CREATE TABLE IF NOT EXISTS letters (
@@ -202,6 +205,7 @@ pub(super) fn open_writer(file: &Path) -> Result<Connection, StoreError> {
     } else if found < VERSION {
         migrate::forward(&connection, file, found, Clock::system().now())?;
     }
+    connection.execute_batch(KEPT)?;
     Ok(connection)
 }
 

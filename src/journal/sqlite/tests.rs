@@ -206,7 +206,7 @@ fn a_backup_is_whole_and_knows_that_it_is_one() {
     assert_eq!(other.path().read_dir().unwrap().count(), 1, "nothing else is left beside it");
     start(&store, "f", "mde:b");
     let restored = open(other.path());
-    assert_eq!(restored.runs(&RunQuery::default()).unwrap(), [row.clone()]);
+    assert_eq!(restored.runs(&RunQuery::default()).unwrap(), std::slice::from_ref(&row));
     assert_eq!(restored.turns(row.no).unwrap(), [b"t".to_vec()]);
     assert_eq!(journal::restored(&restored).unwrap(), Some(at(77)));
     write(&restored, vec![journal::settled()]).unwrap();
