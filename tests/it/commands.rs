@@ -122,13 +122,11 @@ fn two_services_do_not_share_a_store() {
 
 #[test]
 fn a_store_is_copied_while_the_service_runs_and_its_audit_log_is_verified() {
-    let tenant = Tenant::new(5, 2, |_| {});
-    let site = Site::new(&tenant).flow("by-hook", BY_HOOK);
-    let service = site.start(&[]);
-    let (alert, machine) = tenant.high().swap_remove(0);
-    let body = serde_json::json!({ "alertId": alert, "machineId": machine });
-    assert_eq!(tenant.hook(&service.url, &body).map(|(status, _)| status), Some(202));
-    site.settled(1, 40);
+    let tenant = Tenant::new(51, 14, |_| {});
+    let site = Site::new(&tenant).shipped("isolate-high-severity");
+    let service = site.start(&["--from", "1d"]);
+    tenant.feed(14);
+    site.settled(tenant.endpoint_alerts(14), 60);
     let copied = site.json(&["backup", "copy.db"]);
     assert_eq!(keys(&copied), ["at", "bytes", "file", "seconds"]);
     assert_eq!(site.cli(&["backup", "copy.db"]).code, 75, "a file is never replaced");
