@@ -365,6 +365,11 @@ pub trait Store: Send + Sync + 'static {
     /// Queues a batch. Order of submission is order of commit. Never blocks on a disk.
     fn write(&self, batch: Batch);
 
+    /// As `write` for each, in this order.
+    fn write_all(&self, batches: Vec<Batch>) {
+        batches.into_iter().for_each(|batch| self.write(batch));
+    }
+
     fn run(&self, id: &RunId) -> Result<Option<RunRow>, StoreError>;
     fn runs(&self, query: &RunQuery) -> Result<Vec<RunRow>, StoreError>;
     fn run_numbered(&self, no: RunNo) -> Result<Option<RunRow>, StoreError>;

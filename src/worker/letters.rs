@@ -202,11 +202,11 @@ impl Loop {
     }
 
     /// Writes, and tells a person when it is on disk.
-    fn write_for(&self, ops: Vec<Op>, answer: CancelAnswer) {
+    fn write_for(&mut self, ops: Vec<Op>, answer: CancelAnswer) {
         let done = move |result: Result<Vec<Answer>, StoreError>| {
             drop(answer.send(result.map(drop).map_err(|error| error.to_string())));
         };
-        self.deps.store.write(Batch { ops, urgent: true, done: Some(Box::new(done)) });
+        self.submit(Batch { ops, urgent: true, done: Some(Box::new(done)) });
     }
 }
 

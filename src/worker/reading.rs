@@ -88,6 +88,7 @@ impl Loop {
         if std::mem::replace(&mut want.reading, true) {
             return;
         }
+        self.flush();
         let (store, registry) = (Arc::clone(&self.deps.store), Arc::clone(&self.deps.registry));
         let sender = self.sender.clone();
         tokio::spawn(async move {

@@ -41,6 +41,7 @@ impl Loop {
             busy: 0,
             subscribers: Vec::new(),
             draining: None,
+            outbox: Vec::new(),
             pending: VecDeque::new(),
             again: VecDeque::new(),
             panics: HashMap::new(),
@@ -186,7 +187,7 @@ impl Loop {
             }
             let _ = answer.send(result);
         };
-        self.deps.store.write(Batch { ops, urgent: true, done: Some(Box::new(done)) });
+        self.submit(Batch { ops, urgent: true, done: Some(Box::new(done)) });
         self.publish(|| RunEvent::Ended(Arc::new(row)));
     }
 
@@ -310,7 +311,7 @@ impl Loop {
                     answer: None,
                     sleeps: None,
                 };
-                self.deps.store.write(Batch { ops, urgent: true, done: Some(after.done(self.sender.clone())) });
+                self.submit(Batch { ops, urgent: true, done: Some(after.done(self.sender.clone())) });
             }
             Some(Open::Enter { key, max, on_full }) => match self.groups.ask(key, no, op, *max, *on_full) {
                 Place::Had => self.pending.push_back((no, InputKind::Entered { op, entered: true })),

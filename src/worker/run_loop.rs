@@ -43,6 +43,8 @@ pub(super) struct Loop {
     pub(super) busy: usize,
     pub(super) subscribers: Vec<mpsc::UnboundedSender<RunEvent>>,
     pub(super) draining: Option<oneshot::Sender<()>>,
+    /// What is written when this round of the loop is over.
+    pub(super) outbox: Vec<Batch>,
     /// Inputs that one run's turn brought for another: locks handed on, places in groups, cancellations.
     pub(super) pending: VecDeque<(RunNo, InputKind)>,
     /// Retries of dead runs that wait for room.
@@ -60,7 +62,9 @@ impl Loop {
             self.begin_queued();
             self.begin_again();
             self.settle();
-            if self.drained() {
+            let drained = self.drained();
+            self.flush();
+            if drained {
                 return;
             }
             let timer = self.until_next_timer();
@@ -392,7 +396,7 @@ impl Loop {
             sleeps: (work.finish.is_none() && live.sleep != Some(Sleep::Awake)).then_some(live.seq),
         };
         let urgent = !after.calls.is_empty() || !after.claims.is_empty() || after.answer.is_some();
-        self.deps.store.write(Batch { ops, urgent, done: Some(after.done(self.sender.clone())) });
+        self.submit(Batch { ops, urgent, done: Some(after.done(self.sender.clone())) });
     }
 
     /// The row's status as the run stands now, where it differs from what is written.
@@ -491,19 +495,34 @@ impl Loop {
         if self.draining.is_none() || self.busy > 0 {
             return false;
         }
+        // Drained is who has written what was answered, too.
         if let Some(answer) = self.draining.take() {
-            let _ = answer.send(());
+            let done = move |_| {
+                let _ = answer.send(());
+            };
+            self.submit(Batch { ops: Vec::new(), urgent: true, done: Some(Box::new(done)) });
         }
         true
     }
 
-    pub(super) fn write(&self, ops: Vec<Op>) {
+    /// A batch for the store. It goes with all others of this round of the loop, so that its writer is woken once.
+    pub(super) fn submit(&mut self, batch: Batch) {
+        self.outbox.push(batch);
+    }
+
+    pub(super) fn flush(&mut self) {
+        if !self.outbox.is_empty() {
+            self.deps.store.write_all(std::mem::take(&mut self.outbox));
+        }
+    }
+
+    pub(super) fn write(&mut self, ops: Vec<Op>) {
         let sender = self.sender.clone();
         let done = move |result: Result<Vec<Answer>, crate::journal::StoreError>| match result {
             Ok(answers) => hand_over(&answers, &sender),
             Err(error) => tracing::error!(%error, "writing to the store failed"),
         };
-        self.deps.store.write(Batch { ops, urgent: false, done: Some(Box::new(done)) });
+        self.submit(Batch { ops, urgent: false, done: Some(Box::new(done)) });
     }
 
     /// Tells subscribers; where there is none, the event is not even made.

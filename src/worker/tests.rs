@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 
 use super::*;
 use crate::catalog::Catalog;
 use crate::check::{World, check};
 use crate::config::Config;
-use crate::connector::Client;
 use crate::diag::Source;
 use crate::journal::memory::MemoryStore;
 use crate::journal::{self, Answer, Offer, Op, RunQuery, RunStatus};
@@ -36,6 +36,24 @@ impl Registry for Flows {
 
     fn mode(&self, _: &str) -> Mode {
         Mode::Live
+    }
+}
+
+/// A service that answers nothing until the door is opened.
+struct Door(tokio::sync::watch::Receiver<bool>);
+
+impl Sends for Door {
+    fn send(&self, _: Permit, _: &RunId, _: Arc<crate::engine::Call>) -> BoxFuture<'static, Reply> {
+        let mut open = self.0.clone();
+        Box::pin(async move {
+            let _opened = open.wait_for(|open| *open).await;
+            let output = Value::object([("id", Value::str("m"))]);
+            Reply { outcome: Outcome::Done { status: 200, output }, blob: None, took: Duration::ZERO }
+        })
+    }
+
+    fn fetch(&self, _: &str, _: &str, _: crate::value::Map) -> BoxFuture<'static, Result<Value, Outcome>> {
+        Box::pin(async { Ok(Value::empty()) })
     }
 }
 
@@ -69,12 +87,16 @@ impl Desk {
     }
 
     async fn worker(&self) -> Worker {
+        let (_closed, door) = tokio::sync::watch::channel(false);
+        self.worker_with(Door(door)).await
+    }
+
+    async fn worker_with(&self, door: Door) -> Worker {
         let config =
             Config::parse("store: { path: ./data }\nflows: [./flows]\n", "config.yaml", Path::new(".")).unwrap();
-        let client = Client::open(&config, Arc::new(Catalog::builtin().unwrap()), self.clock()).unwrap();
         let deps = Deps {
             store: Arc::clone(&self.store) as Arc<dyn Store>,
-            client: Arc::new(client),
+            client: Arc::new(door),
             guard: Guard::new(&config, Vec::new()),
             registry: Arc::new(Flows(Arc::clone(&self.flow), Arc::clone(&self.bug))),
             clock: self.clock(),
@@ -308,4 +330,35 @@ async fn a_damaged_run_waits_with_its_reason_and_a_person_ends_it() {
     assert!(row.reason.unwrap().contains("its payload cannot be read"));
     second.cancel(ids[0].clone(), "jane".into(), String::new()).await.unwrap();
     assert_eq!((desk.with(RunStatus::Cancelled), desk.with(RunStatus::Waiting)), (1, 1));
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_what_was_sent_and_begins_nothing_new() {
+    let desk = Desk::new(
+        "
+flow: f
+owner: o@contoso.example
+trigger: { type: manual }
+steps:
+  - { action: mde.get_machine, connection: mde, with: { machine_id: \"0000000000000000000000000000000000000001\" } }
+  - { wait: 1h }
+",
+    );
+    let (open, door) = tokio::sync::watch::channel(false);
+    let worker = desk.worker_with(Door(door)).await;
+    worker.accepted(desk.accept(0..20).await);
+    until("two calls are open", &worker, |load| load.busy == 2 && load.queued > 0).await;
+    let mut drain = std::pin::pin!(worker.drain());
+    // The loop has heard of it when it answers what was asked later.
+    tokio::select! {
+        biased;
+        () = &mut drain => panic!("two calls are open"),
+        load = worker.load() => assert_eq!(load.busy, 2),
+    }
+    open.send(true).unwrap();
+    drain.await;
+    // What was answered is written, and what followed from it; the others wait for the next start.
+    assert_eq!((desk.asleep(), desk.with(RunStatus::Queued)), (2, 18));
+    let second = desk.worker_with(Door(open.subscribe())).await;
+    until("all sleep", &second, |load| load.live == 0 && desk.asleep() == 20).await;
 }
