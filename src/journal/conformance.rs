@@ -173,7 +173,6 @@ fn statuses_and_the_end_are_kept(store: &dyn Store) {
     write(store, vec![Op::Status { run: row.no, status: RunStatus::Waiting, reason: reason.clone() }]).unwrap();
     assert_eq!((read().status, read().reason), (RunStatus::Waiting, reason));
     assert_eq!(store.awake().unwrap(), [row.no]);
-    assert_eq!(store.run_numbered(row.no).unwrap(), Some(read()));
     write(store, vec![Op::Status { run: row.no, status: RunStatus::Running, reason: None }]).unwrap();
     assert_eq!((read().status, read().reason, read().ended), (RunStatus::Running, None, None));
     let effects = BTreeMap::from([("mde.isolate_machine".to_owned(), 1)]);
@@ -216,7 +215,11 @@ fn what_has_not_begun_is_read_in_slices(store: &dyn Store) {
     assert_eq!(queued(second.no, 2), slice(&[fourth, last], last.no, true));
     assert_eq!(queued(last.no, 2), slice(&[], last.no, false));
     assert_eq!(store.awake().unwrap(), [third.no]);
-    assert_eq!(store.run_numbered(last.no + 1).unwrap(), None);
+    let whole = store.whole(&[third.no, last.no + 1, first.no]).unwrap();
+    let [begun, unbegun] = &whole[..] else { panic!("{whole:?}") };
+    assert_eq!((begun.row.no, begun.row.status, &unbegun.row), (third.no, RunStatus::Running, first));
+    assert_eq!(begun.turns.as_ref().unwrap(), &store.turns(third.no).unwrap());
+    assert!(unbegun.turns.as_ref().unwrap().is_empty() && begun.turns.as_ref().unwrap().len() == 1);
 }
 
 fn who_sleeps_is_known_by_its_instant(store: &dyn Store) {

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::chain::{self, AuditLine};
 use super::{
     Answer, Batch, Blob, Letter, LetterQuery, Offer, Op, Prune, Queued, Reservation, RunNo, RunQuery, RunRow,
-    RunStatus, Sleep, Store, StoreError,
+    RunStatus, Sleep, Store, StoreError, Whole,
 };
 use crate::id::{RunId, digest16};
 use crate::value::Value;
@@ -84,8 +84,9 @@ impl Store for MemoryStore {
         Ok(state.runs.values().rev().filter(|row| query.fits(row)).take(limit).cloned().collect())
     }
 
-    fn run_numbered(&self, no: RunNo) -> Result<Option<RunRow>, StoreError> {
-        Ok(self.state().runs.get(&no).cloned())
+    fn whole(&self, runs: &[RunNo]) -> Result<Vec<Whole>, StoreError> {
+        let row = |no: &RunNo| self.state().runs.get(no).cloned();
+        Ok(runs.iter().filter_map(row).map(|row| Whole { turns: self.turns(row.no), row }).collect())
     }
 
     fn queued(&self, after: RunNo, limit: usize) -> Result<Queued, StoreError> {

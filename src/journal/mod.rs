@@ -237,6 +237,14 @@ pub enum Sleep {
     ForPerson,
 }
 
+/// A run as it is read to go on.
+#[derive(Clone, Debug)]
+pub struct Whole {
+    pub row: RunRow,
+    /// As `Store::turns` gives them. Where they can't be read, the other runs can.
+    pub turns: Result<Vec<Vec<u8>>, StoreError>,
+}
+
 /// Runs that wait to begin.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Queued {
@@ -372,7 +380,8 @@ pub trait Store: Send + Sync + 'static {
 
     fn run(&self, id: &RunId) -> Result<Option<RunRow>, StoreError>;
     fn runs(&self, query: &RunQuery) -> Result<Vec<RunRow>, StoreError>;
-    fn run_numbered(&self, no: RunNo) -> Result<Option<RunRow>, StoreError>;
+    /// Runs with their turns, in the order in which they are asked for; one that does not exist is left out.
+    fn whole(&self, runs: &[RunNo]) -> Result<Vec<Whole>, StoreError>;
     /// The first `limit` runs with numbers above `after` that have not begun, in the order of acceptance.
     fn queued(&self, after: RunNo, limit: usize) -> Result<Queued, StoreError>;
     /// Numbers of the runs that have begun, have not ended and do not sleep, in the order of acceptance.

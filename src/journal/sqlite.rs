@@ -32,7 +32,7 @@ use jiff::Timestamp;
 
 use super::{
     AuditLine, Batch, Blob, Letter, LetterQuery, Queued, Reservation, RunNo, RunQuery, RunRow, RunStatus, Store,
-    StoreError,
+    StoreError, Whole,
 };
 use crate::id::RunId;
 
@@ -47,7 +47,7 @@ pub struct SqliteStore {
 }
 
 struct Writer {
-    queue: Sender<Batch>,
+    queue: Sender<Vec<Batch>>,
     thread: JoinHandle<()>,
 }
 
@@ -70,7 +70,7 @@ impl SqliteStore {
         let mut writer = writer::WriterLoop::new(connection, Arc::clone(&commits), log)?;
         let thread = std::thread::Builder::new()
             .name("journal".into())
-            .spawn(move || writer.run(&batches))
+            .spawn(move || writer.run(batches))
             .map_err(|error| StoreError::Failed(format!("starting the store's writer: {error}")))?;
         let writer = Some(Writer { queue, thread });
         Ok(SqliteStore { reads: read::Pool::new(file), writer, commits, _lock: Some(lock) })
@@ -103,15 +103,19 @@ impl SqliteStore {
 
 impl Store for SqliteStore {
     fn write(&self, batch: Batch) {
+        self.write_all(vec![batch]);
+    }
+
+    fn write_all(&self, batches: Vec<Batch>) {
         let (refused, error) = match &self.writer {
-            None => (batch, StoreError::Failed("the store was opened for reading only".into())),
-            Some(writer) => match writer.queue.send(batch) {
+            None => (batches, StoreError::Failed("the store was opened for reading only".into())),
+            Some(writer) => match writer.queue.send(batches) {
                 Ok(()) => return,
                 Err(unsent) => (unsent.0, StoreError::Closed),
             },
         };
-        if let Some(done) = refused.done {
-            done(Err(error));
+        for done in refused.into_iter().filter_map(|batch| batch.done) {
+            done(Err(error.clone()));
         }
     }
 
@@ -123,8 +127,8 @@ impl Store for SqliteStore {
         self.reads.with(|connection| search::runs(connection, query))
     }
 
-    fn run_numbered(&self, no: RunNo) -> Result<Option<RunRow>, StoreError> {
-        self.reads.with(|connection| read::run_no(connection, &tail::Tail::read(connection)?, no))
+    fn whole(&self, runs: &[RunNo]) -> Result<Vec<Whole>, StoreError> {
+        self.reads.with(|connection| going::whole(connection, runs))
     }
 
     fn queued(&self, after: RunNo, limit: usize) -> Result<Queued, StoreError> {
@@ -140,7 +144,7 @@ impl Store for SqliteStore {
     }
 
     fn turns(&self, run: RunNo) -> Result<Vec<Vec<u8>>, StoreError> {
-        self.reads.with(|connection| read::turns(connection, run))
+        self.reads.with(|connection| read::turns(connection, &tail::Tail::read(connection)?, run))
     }
 
     fn blobs(&self, run: RunNo) -> Result<Vec<Blob>, StoreError> {

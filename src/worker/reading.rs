@@ -11,7 +11,7 @@ use super::recover::{self, Replayed};
 use super::run_loop::{CancelAnswer, Loop};
 use super::{Msg, Registry};
 use crate::id::RunId;
-use crate::journal::{self, RunNo, RunRow, RunStatus, Store, StoreError};
+use crate::journal::{self, RunNo, RunRow, RunStatus, Store, StoreError, Whole};
 
 /// A run as the store has it.
 pub(super) enum Found {
@@ -97,7 +97,9 @@ impl Loop {
             let id = run.clone();
             let read = journal::off_loop(&store, move |store| {
                 fenced?;
-                store.run(&id)?.map(|row| find(store, &*registry, row)).transpose()
+                let Some(row) = store.run(&id)? else { return Ok(None) };
+                let turns = store.turns(row.no);
+                find(&*registry, row, turns).map(Some)
             });
             let found = read.await.and_then(|found| found.map_err(|e| e.to_string()));
             drop(sender.send(Msg::Read { run, found }));
@@ -128,8 +130,7 @@ impl Loop {
         let sender = self.sender.clone();
         tokio::spawn(async move {
             let read = journal::off_loop(&store, move |store| {
-                let found = numbers.into_iter().map(|no| (no, find_numbered(store, &*registry, no))).collect();
-                drop(sender.send(Msg::Due(found)));
+                drop(sender.send(Msg::Due(find_all(store, &*registry, &numbers))));
             });
             if let Err(error) = read.await {
                 tracing::error!(error, "runs whose time has come can't be read");
@@ -138,19 +139,29 @@ impl Loop {
     }
 }
 
-pub(super) fn find_numbered(store: &dyn Store, registry: &dyn Registry, no: RunNo) -> Result<Found, StoreError> {
-    match store.run_numbered(no)? {
-        Some(row) => find(store, registry, row),
-        None => Err(StoreError::Failed(format!("there is no run number {no}"))),
-    }
+/// Runs by their numbers, all of them.
+pub(super) fn find_all(
+    store: &dyn Store,
+    registry: &dyn Registry,
+    runs: &[RunNo],
+) -> Vec<(RunNo, Result<Found, StoreError>)> {
+    let mut whole = match store.whole(runs) {
+        Ok(whole) => whole.into_iter().peekable(),
+        Err(error) => return runs.iter().map(|no| (*no, Err(error.clone()))).collect(),
+    };
+    let found = |no: &RunNo| match whole.next_if(|whole| whole.row.no == *no) {
+        Some(Whole { row, turns }) => (*no, find(registry, row, turns)),
+        None => (*no, Err(StoreError::Failed(format!("there is no run number {no}")))),
+    };
+    runs.iter().map(found).collect()
 }
 
-fn find(store: &dyn Store, registry: &dyn Registry, row: RunRow) -> Result<Found, StoreError> {
+fn find(registry: &dyn Registry, row: RunRow, turns: Result<Vec<Vec<u8>>, StoreError>) -> Result<Found, StoreError> {
     let dead = row.status == RunStatus::Dead;
     if row.status.is_final() && !dead {
         return Ok(Found::Ended(Box::new(row)));
     }
-    let turns = match (&row.damaged, store.turns(row.no)) {
+    let turns = match (&row.damaged, turns) {
         (Some(damage), _) => Err(damage.clone()),
         (None, Ok(turns)) => Ok(turns),
         (None, Err(StoreError::Damaged(why))) => Err(StoreError::Damaged(why).to_string()),

@@ -13,7 +13,7 @@ use super::queue::Queue;
 use super::reading::{self, Found, Wanted, Wants};
 use super::recover::Replayed;
 use super::run_loop::{After, CancelAnswer, Loop, Work, ended, finish_op, hand_over};
-use super::sleep::Sleepers;
+use super::sleep::{self, Sleepers};
 use super::timers::Timers;
 use super::{Deps, Msg, RunEvent};
 use crate::engine::{InputKind, Outcome};
@@ -48,8 +48,9 @@ impl Loop {
         };
         let (store, registry) = (this.deps.store.clone(), this.deps.registry.clone());
         let read = journal::off_loop(&store, move |store| {
-            let found = |no: RunNo| (no, reading::find_numbered(store, &*registry, no));
-            let awake: Vec<_> = store.awake()?.into_iter().map(found).collect();
+            let numbers = store.awake()?;
+            let slices = numbers.chunks(sleep::SLICE);
+            let awake: Vec<_> = slices.flat_map(|slice| reading::find_all(store, &*registry, slice)).collect();
             Ok::<_, StoreError>((awake, store.sleepers()?))
         });
         let unreadable = |e: String| crate::error::Error::unavailable(format!("reading unfinished runs: {e}"));

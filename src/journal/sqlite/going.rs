@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::read;
 use super::record::{AWAKE, FOR_PERSON, status_number, status_of};
 use super::schema::instant;
 use super::search::readable;
 use super::tail::Tail;
-use crate::journal::{Queued, RunNo, RunStatus, StoreError};
+use crate::journal::{Queued, RunNo, RunStatus, StoreError, Whole};
 
 /// The first runs after a number that have not begun.
 pub(super) fn queued(connection: &Connection, after: RunNo, limit: usize) -> Result<Queued, StoreError> {
@@ -37,6 +38,18 @@ pub(super) fn queued(connection: &Connection, after: RunNo, limit: usize) -> Res
     let horizon = numbers.last().filter(|_| more).copied().unwrap_or(last);
     let rows = numbers.into_iter().filter_map(|no| readable(connection, &tail, no)).collect();
     Ok(Queued { rows, horizon, more })
+}
+
+/// Runs with their turns. The log is read once for all of them.
+pub(super) fn whole(connection: &Connection, runs: &[RunNo]) -> Result<Vec<Whole>, StoreError> {
+    let tail = Tail::read(connection)?;
+    let mut found = Vec::with_capacity(runs.len());
+    for no in runs {
+        if let Some(row) = read::run_no(connection, &tail, *no)? {
+            found.push(Whole { row, turns: read::turns(connection, &tail, *no) });
+        }
+    }
+    Ok(found)
 }
 
 /// Numbers of the runs that have begun, have not ended and do not sleep.

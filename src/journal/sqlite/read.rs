@@ -235,9 +235,9 @@ fn parts(
     tail.runs.get(&run).map_or(Ok(()), |pending| read(&pending.parts))
 }
 
-pub(super) fn turns(connection: &Connection, run: RunNo) -> Result<Vec<Vec<u8>>, StoreError> {
+pub(super) fn turns(connection: &Connection, tail: &Tail, run: RunNo) -> Result<Vec<Vec<u8>>, StoreError> {
     let mut bodies = vec![];
-    parts(connection, &Tail::read(connection)?, run, |part| {
+    parts(connection, tail, run, |part| {
         let Part::Turn { seq, body } = part else { return Ok(()) };
         if usize::try_from(seq) != Ok(bodies.len()) {
             return Err(StoreError::Damaged(format!("run number {run} lacks turn {}", bodies.len())));

@@ -1,9 +1,10 @@
 //! The writer's thread: takes what is queued, commits it as one transaction, answers everybody.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -35,6 +36,39 @@ pub(super) const LOG: usize = 1 << 20;
 /// Quiet after which it is sorted anyhow.
 const QUIET: Duration = Duration::from_millis(500);
 
+/// What is queued. Batches come in lists, so that one wake-up brings many.
+struct Inbox {
+    queue: Receiver<Vec<Batch>>,
+    hand: VecDeque<Batch>,
+}
+
+impl Inbox {
+    /// The next one, if nobody has to be waited for.
+    fn at_hand(&mut self) -> Option<Batch> {
+        while self.hand.is_empty() {
+            self.hand.extend(self.queue.try_recv().ok()?);
+        }
+        self.hand.pop_front()
+    }
+
+    fn next_within(&mut self, patience: Duration) -> Result<Batch, RecvTimeoutError> {
+        loop {
+            if let Some(batch) = self.hand.pop_front() {
+                return Ok(batch);
+            }
+            self.hand.extend(self.queue.recv_timeout(patience)?);
+        }
+    }
+
+    /// The next one; nothing when the store is dropped.
+    fn next(&mut self) -> Option<Batch> {
+        while self.hand.is_empty() {
+            self.hand.extend(self.queue.recv().ok()?);
+        }
+        self.hand.pop_front()
+    }
+}
+
 type Answers = Result<Vec<Answer>, StoreError>;
 
 pub(super) struct WriterLoop {
@@ -55,20 +89,21 @@ impl WriterLoop {
     }
 
     /// Writes until the store is dropped and the queue is empty.
-    pub(super) fn run(&mut self, queue: &Receiver<Batch>) {
+    pub(super) fn run(&mut self, queue: Receiver<Vec<Batch>>) {
+        let mut queue = Inbox { queue, hand: VecDeque::new() };
         let mut crowded = false;
         self.fold(0);
         loop {
-            let first = match queue.recv_timeout(QUIET) {
+            let first = match queue.next_within(QUIET) {
                 Ok(batch) => batch,
                 Err(RecvTimeoutError::Timeout) => {
                     self.fold(0);
-                    let Ok(batch) = queue.recv() else { break };
+                    let Some(batch) = queue.next() else { break };
                     batch
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
             };
-            let group = gather(first, queue, crowded);
+            let group = gather(first, &mut queue, crowded);
             crowded = group.iter().filter(|batch| batch.urgent).count() >= CROWD;
             self.write(group);
             if self.book.as_ref().is_some_and(|book| book.tail.bytes > self.log) {
@@ -183,17 +218,16 @@ impl WriterLoop {
 
 /// The first batch and all that is queued behind it. With an urgent one among them there is no waiting, unless many are
 /// at work: then it waits for some more of them.
-fn gather(first: Batch, queue: &Receiver<Batch>, crowded: bool) -> Vec<Batch> {
+fn gather(first: Batch, queue: &mut Inbox, crowded: bool) -> Vec<Batch> {
     let began = clock::stopwatch();
     let mut urgent = usize::from(first.urgent);
     let mut since_urgent = began;
     let mut bytes = weight(&first);
     let mut group = vec![first];
     while group.len() < GROUP && bytes < GROUP_BYTES {
-        let next = match queue.try_recv() {
-            Ok(batch) => batch,
-            Err(TryRecvError::Disconnected) => break,
-            Err(TryRecvError::Empty) => {
+        let next = match queue.at_hand() {
+            Some(batch) => batch,
+            None => {
                 let patience = match urgent {
                     0 => COMPANY.saturating_sub(began.elapsed()),
                     some if crowded && some < COMPANIONS => LINGER.saturating_sub(since_urgent.elapsed()),
@@ -202,7 +236,7 @@ fn gather(first: Batch, queue: &Receiver<Batch>, crowded: bool) -> Vec<Batch> {
                 if patience.is_zero() {
                     break;
                 }
-                match queue.recv_timeout(patience) {
+                match queue.next_within(patience) {
                     Ok(batch) => batch,
                     Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
                 }
