@@ -16,7 +16,7 @@ const NAP: Duration = Duration::from_secs(10);
 /// … while not more runs than these wait there.
 const NAPS: usize = 1024;
 /// Runs read at a time when they are due, so that a crowd of them starves nobody.
-pub(super) const SLICE: usize = 64;
+pub(super) const SLICE: usize = 128;
 /// Slices on their way at a time.
 const SLICES: usize = 2;
 /// After this a run that could not be read is tried again.
