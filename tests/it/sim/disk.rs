@@ -12,7 +12,7 @@ use watchfloor::id::RunId;
 use watchfloor::journal::memory::MemoryStore;
 use watchfloor::journal::{
     Answer, AuditLine, Batch, Blob, Letter, LetterQuery, Op, Queued, Reservation, RunNo, RunQuery, RunRow, RunStatus,
-    Store, StoreError,
+    Store, StoreError, Whole,
 };
 
 use super::Dice;
@@ -149,8 +149,8 @@ impl Store for Disk {
         self.kept.runs(query)
     }
 
-    fn run_numbered(&self, no: RunNo) -> Result<Option<RunRow>, StoreError> {
-        self.kept.run_numbered(no)
+    fn whole(&self, runs: &[RunNo]) -> Result<Vec<Whole>, StoreError> {
+        self.kept.whole(runs)
     }
 
     fn queued(&self, after: RunNo, limit: usize) -> Result<Queued, StoreError> {
