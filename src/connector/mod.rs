@@ -11,6 +11,8 @@ pub mod entity;
 mod http;
 pub mod mail;
 #[cfg(test)]
+mod mail_fault_tests;
+#[cfg(test)]
 mod mail_tests;
 mod native;
 mod pages;
