@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 use subtle::ConstantTimeEq;
 
+use super::pause::Change;
 use super::runs;
 use super::service::Handle;
 use crate::connector::Http;
@@ -89,6 +90,8 @@ pub(super) fn routes(token: String, handle: Handle) -> Router {
         .route("/control/settle", post(settle))
         .route("/control/dlq", post(dlq))
         .route("/control/status", post(status))
+        .route("/control/pause", post(pause))
+        .route("/control/resume", post(resume))
         .with_state(state)
 }
 
@@ -136,9 +139,27 @@ async fn status(State(control): State<Arc<Control>>, headers: HeaderMap, body: B
         "since": handle.since,
         "flows": { "live": live, "shadow": flows.iter().len() - live },
         "last_reload": handle.history.last(),
+        "connections": handle.holds.broken(),
         "backlog": { "open": gate.open_runs(), "max": gate.max(), "queued": load.queued, "calling": load.busy },
     }))
     .into_response())
+}
+
+async fn pause(State(control): State<Arc<Control>>, headers: HeaderMap, body: Body) -> Result<Response, Refused> {
+    let wanted: Change = control.read(&headers, body).await?;
+    let handle = control.handle.clone();
+    // In a task of its own: a command that is ended meanwhile must not leave half a pause.
+    let paused = tokio::spawn(async move { wanted.pause(&handle.holds, &handle.intake).await });
+    paused.await.map_err(|_| Error::new(ExitCode::Temporary, "the service is stopping"))??;
+    Ok(Reply(json!({})).into_response())
+}
+
+async fn resume(State(control): State<Arc<Control>>, headers: HeaderMap, body: Body) -> Result<Response, Refused> {
+    let wanted: Change = control.read(&headers, body).await?;
+    let handle = control.handle.clone();
+    let resumed = tokio::spawn(async move { wanted.resume(&handle.holds, &handle.intake).await });
+    resumed.await.map_err(|_| Error::new(ExitCode::Temporary, "the service is stopping"))??;
+    Ok(Reply(json!({})).into_response())
 }
 
 async fn start(State(control): State<Arc<Control>>, headers: HeaderMap, body: Body) -> Result<Response, Refused> {

@@ -11,8 +11,10 @@ mod demo;
 mod deploy;
 mod dlq;
 mod explain;
+mod front;
 mod load;
 mod out;
+mod pause;
 mod reload;
 mod retention;
 mod run;
@@ -103,6 +105,10 @@ enum Command {
     /// What starts flows
     #[command(subcommand)]
     Triggers(triggers::Command),
+    /// Hold work back before it is sent: all of it, or a part
+    Pause(pause::Pause),
+    /// Lift a pause: what was held goes on
+    Resume(pause::Resume),
     /// The JSON Schema of flow files, for editors
     Schema,
     /// The simulated tenant alone
@@ -156,6 +162,8 @@ fn dispatch(args: Args, out: &Out) -> Result<ExitCode, Error> {
         Command::Why(args) => why::run(&args, global, out),
         Command::Actions(command) => actions::run(&command, out),
         Command::Triggers(command) => triggers::run(&command, out),
+        Command::Pause(args) => pause::pause(args, global, out),
+        Command::Resume(args) => pause::resume(args, global, out),
         Command::Schema => schema::run(out),
         Command::Sandbox(args) => sandbox::run(&args, out),
         Command::Status => status::run(global, out),

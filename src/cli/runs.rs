@@ -94,8 +94,17 @@ pub(super) fn run(command: Command, global: &Global, out: &Out) -> Result<ExitCo
                 limit: list.limit,
                 before: None,
             };
-            let items: Vec<Json> = store.runs(&query).map_err(failed)?.iter().map(summary).collect();
-            let header = ["id", "flow", "key", "status", "started", "effects"];
+            let rows = store.runs(&query).map_err(failed)?;
+            // Why a run waits is for people; the shape that tools rely on does not have it, `runs show` does.
+            let item = |row: &RunRow| {
+                let mut item = summary(row);
+                if let (true, Some(members)) = (out.is_human(), item.as_object_mut()) {
+                    members.insert("why".into(), json!(row.reason));
+                }
+                item
+            };
+            let items: Vec<Json> = rows.iter().map(item).collect();
+            let header = ["id", "flow", "key", "status", "started", "effects", "why"];
             out.list(&items, &header, |item| header.map(|key| cell(item, key)).to_vec());
             Ok(if items.is_empty() { ExitCode::NothingMatched } else { ExitCode::Ok })
         }

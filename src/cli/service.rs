@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::deploy::{Activations, Pinned, Stock, deploy};
+use super::front::{self, Front};
 use super::load::Loaded;
 use super::reload::{History, Running};
 use super::retention::{self, Retained};
@@ -23,7 +24,7 @@ use crate::connector::client::Client;
 use crate::console::{self, PublicHost};
 use crate::error::Error;
 use crate::flow::model::Mode;
-use crate::guard::{Guard, limits};
+use crate::guard::{Guard, Holds, limits};
 use crate::journal::sqlite::SqliteStore;
 use crate::journal::{self, Store};
 use crate::trigger::alert_poll::{Fetch, Pollers};
@@ -52,6 +53,7 @@ pub(super) struct Handle {
     pub(super) intake: Arc<Intake>,
     pub(super) catalog: Arc<Catalog>,
     pub(super) fetch: Arc<dyn Fetch>,
+    pub(super) holds: Arc<Holds>,
     pub(super) worker: Worker,
     pub(super) history: Arc<History>,
     pub(super) since: Timestamp,
@@ -64,6 +66,7 @@ pub(super) struct Service {
     pub(super) store: Arc<dyn Store>,
     stop: CancellationToken,
     tasks: TaskTracker,
+    front: Front,
     published: control::Published,
 }
 
@@ -73,11 +76,12 @@ pub(super) async fn start(plan: Plan) -> Result<Service, Error> {
     if let Some(fault) = reload::unknown_triggers(&config, &catalog).into_iter().next() {
         return Err(Error::config(fault));
     }
+    let host = PublicHost::default();
+    host.set(reload::public_host(&config).as_deref());
     let (listener, address) = listen(config.listen).await?;
+    tracing::info!(%address, "listening; starting");
+    let front = Front::open(listener, host.clone())?;
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.store).map_err(runs::failed)?);
-    if let Some(at) = journal::restored(&*store).map_err(runs::failed)? {
-        tracing::warn!(%at, "the store is a copy that was restored: what happened since it was taken is not in it");
-    }
     let client = Client::open(&config, Arc::clone(&catalog), clock.clone())?;
     let keys = Keys::open(&config.webhooks).map_err(|mut faults| faults.swap_remove(0))?;
     let now = clock.now();
@@ -86,12 +90,15 @@ pub(super) async fn start(plan: Plan) -> Result<Service, Error> {
     let stock = Stock::default();
     let (flows, activations) = begin(&*store, flows, &config, &catalog, stock.clone(), (from, now)).await?;
     let open = open_runs(&*store).map_err(runs::failed)?;
-    let gate = Arc::new(Gate::new(open, config.max_backlog));
+    let holds = client.holds();
+    holds.load(&*store).map_err(runs::failed)?;
+    holds.restored(&*store, now).await.map_err(runs::failed)?;
+    let gate = Arc::new(Gate::new(open, config.max_backlog).holding(Arc::clone(&holds)));
     let pinned = Arc::new(Pinned::new(Arc::clone(&store), flows.clone(), Arc::clone(&catalog)));
     let worker = Worker::start(Deps {
         store: Arc::clone(&store),
         client: Arc::new(client.clone()),
-        guard: Guard::new(&config, recent),
+        guard: Guard::new(&config, recent).holding(Arc::clone(&holds)),
         registry: Arc::clone(&pinned) as Arc<dyn Registry>,
         clock: clock.clone(),
         public_url: config.public_url.clone(),
@@ -106,12 +113,12 @@ pub(super) async fn start(plan: Plan) -> Result<Service, Error> {
     let intake = Arc::new(intake);
     // Before anything else is begun, so that few ends are missed; `count_ends` makes up for those.
     let ends = worker.subscribe();
-    let (history, host) = (Arc::new(History::default()), PublicHost::default());
-    host.set(reload::public_host(&config).as_deref());
+    let history = Arc::new(History::default());
     let handle = Handle {
         intake: Arc::clone(&intake),
         catalog: Arc::clone(&catalog),
         fetch: Arc::new(client.clone()),
+        holds,
         worker: worker.clone(),
         history: Arc::clone(&history),
         since: now,
@@ -121,7 +128,6 @@ pub(super) async fn start(plan: Plan) -> Result<Service, Error> {
     let router = router(&handle, token, Arc::clone(&store), pinned, (keys.clone(), host.clone()));
     let retained = Retained::new(config.retention, horizon);
     tasks.spawn(retention::run(Arc::clone(&store), retained.clone(), clock.clone(), stop.clone()));
-    tasks.spawn(serve(listener, router, stop.clone()));
     tasks.spawn(count_ends(ends, Arc::clone(&store), Arc::clone(&intake), stop.clone()));
     trigger(&handle, from, &tasks, &stop)?;
     if let Some(origin) = origin {
@@ -133,7 +139,8 @@ pub(super) async fn start(plan: Plan) -> Result<Service, Error> {
         tasks.spawn(reload::run(running, origin, stop.clone()));
     }
     intake.gate.enter(Phase::Serving);
-    Ok(Service { address, handle, store, stop, tasks, published })
+    let front = front.serve(router).await?;
+    Ok(Service { address, handle, store, stop, tasks, front, published })
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
@@ -166,13 +173,6 @@ fn trigger(
     Ok(())
 }
 
-async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let served = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
-    if let Err(error) = served.await {
-        tracing::error!(%error, "serving HTTP ended");
-    }
-}
-
 /// The flows of the start, with when each began on disk.
 async fn begin(
     store: &dyn Store,
@@ -196,19 +196,22 @@ async fn begin(
 }
 
 impl Service {
-    /// Takes nothing new, lets what was sent be answered, and ends within the time limit.
+    /// Takes nothing new, lets what was sent be answered, and ends within the time limit. Until then webhooks are told to
+    /// come again.
     pub(super) async fn drain(self, limit: Duration) {
-        self.handle.intake.gate.enter(Phase::Stopping);
-        self.stop.cancel();
-        self.tasks.close();
+        let Service { handle, stop, tasks, front, published, .. } = self;
+        handle.intake.gate.enter(Phase::Stopping);
+        stop.cancel();
+        tasks.close();
         let quiet = async {
-            self.handle.worker.drain().await;
-            self.tasks.wait().await;
+            handle.worker.drain().await;
+            tasks.wait().await;
+            front.close().await;
         };
         if tokio::time::timeout(limit, quiet).await.is_err() {
             tracing::warn!("not all was answered in time; the rest is in the journal and is settled at the next start");
         }
-        drop(self.published);
+        drop(published);
     }
 }
 
@@ -257,8 +260,11 @@ fn router(
     (keys, host): (Keys, PublicHost),
 ) -> Router {
     let flow = move |name: &str, version: &str| pinned.flow(name, version);
-    let pages = console::routes(console::Pages { store, flow: Arc::new(flow) });
-    let router =
-        pages.merge(webhook::routes(Arc::clone(&handle.intake), keys)).merge(control::routes(token, handle.clone()));
+    let holds = Arc::clone(&handle.holds);
+    let pages = console::Pages { store, flow: Arc::new(flow), notices: Arc::new(move || holds.sentences()) };
+    let router = console::routes(pages)
+        .merge(front::health(Some(Arc::clone(&handle.intake.gate))))
+        .merge(webhook::routes(Arc::clone(&handle.intake), keys))
+        .merge(control::routes(token, handle.clone()));
     console::guarded(router, host)
 }

@@ -5,9 +5,14 @@ use serde_json::{Value as Json, json};
 use super::out::{Out, cell, safe};
 use super::{Global, control, runs};
 use crate::error::{Error, ExitCode};
+use crate::guard::hold;
 use crate::journal::sqlite::SqliteStore;
-use crate::journal::{LetterQuery, Store};
+use crate::journal::{LetterQuery, RunQuery, RunStatus, Store};
 use crate::trigger::sweep;
+use crate::worker::HELD_BACK;
+
+/// The waiting runs that are looked at, the newest ones.
+const LOOKED_AT: usize = 20_000;
 
 pub(super) fn run(global: &Global, out: &Out) -> Result<ExitCode, Error> {
     let config = global.config()?;
@@ -15,7 +20,9 @@ pub(super) fn run(global: &Global, out: &Out) -> Result<ExitCode, Error> {
     let store = SqliteStore::open_read(&config.store).map_err(runs::failed)?;
     let counts = store.counts().map_err(runs::failed)?;
     let waiting = counts.iter().filter(|(status, _)| matches!(status.as_str(), "waiting" | "uncertain" | "dead"));
-    let attention: u64 = waiting.map(|(_, n)| n).sum();
+    let held = held(&store)?;
+    let attention = waiting.map(|(_, n)| n).sum::<u64>().saturating_sub(held);
+    let pauses = hold::stored(&store).map_err(runs::failed)?;
     let letters = store.letters(&LetterQuery::default()).map_err(runs::failed)?.len();
     let late = sweep::found(&store).map_err(runs::failed)?;
     if out.is_human() {
@@ -23,8 +30,14 @@ pub(super) fn run(global: &Global, out: &Out) -> Result<ExitCode, Error> {
             Some((url, said)) => tell(url, said, out),
             None => out.line("service   not running"),
         }
+        for pause in &pauses {
+            out.line(&safe(&format!("paused    {}", pause.sentence())));
+        }
         for (status, n) in &counts {
             out.line(&format!("{:<9} {n}", status.as_str()));
+        }
+        if held > 0 {
+            out.line(&format!("held      {held} of those that wait"));
         }
         if attention > 0 {
             out.say(&format!(
@@ -49,7 +62,8 @@ pub(super) fn run(global: &Global, out: &Out) -> Result<ExitCode, Error> {
             counts.iter().map(|(status, n)| (status.as_str().to_owned(), json!(n))).collect();
         let url = service.as_ref().map(|(url, _)| url);
         let mut answer = json!({
-            "running": url.is_some(), "url": url, "runs": runs, "attention": attention, "letters": letters, "late": late,
+            "running": url.is_some(), "url": url, "runs": runs, "attention": attention, "held": held, "paused": pauses,
+            "letters": letters, "late": late,
         });
         if let (Some(members), Some((_, Json::Object(said)))) = (answer.as_object_mut(), &service) {
             members.extend(said.clone());
@@ -73,5 +87,15 @@ fn tell(url: &str, said: &Json, out: &Out) {
             line("", fault.to_owned());
         }
     }
+    for it in said.get("connections").and_then(Json::as_array).into_iter().flatten() {
+        line("held back", format!("{}: {}", cell(it, "connection"), cell(it, "reason")));
+    }
     line("backlog", format!("{} of at most {} open runs", at("/backlog/open"), at("/backlog/max")));
+}
+
+/// How many of the runs that wait are held back, by a pause or for a connection: they want nobody.
+fn held(store: &SqliteStore) -> Result<u64, Error> {
+    let query = RunQuery { status: Some(RunStatus::Waiting), limit: LOOKED_AT, ..RunQuery::default() };
+    let rows = store.runs(&query).map_err(runs::failed)?;
+    Ok(rows.iter().filter(|row| row.reason.as_ref().is_some_and(|why| why.starts_with(HELD_BACK))).count() as u64)
 }

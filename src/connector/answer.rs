@@ -39,7 +39,8 @@ pub(super) fn failed(status: u16, retry_after: Option<&str>, body: &[u8], now: T
             status,
             code,
             message: message("the service refused the request"),
-            transient: matches!(status, 408 | 425),
+            // A 401 is about who we are, which can be mended, and not about what was asked.
+            transient: matches!(status, 401 | 408 | 425),
             retry_after_ms: None,
         },
     }
@@ -47,12 +48,12 @@ pub(super) fn failed(status: u16, retry_after: Option<&str>, body: &[u8], now: T
 
 /// Codes that we give ourselves, and on which flows and the engine decide.
 #[rustfmt::skip]
-const OURS: [&str; 38] = [
+const OURS: [&str; 40] = [
     "aborted", "address_refused", "answer_too_large", "bad_connection", "bad_input", "bad_request", "cancelled", "connect",
-    "credentials", "denied", "dns", "endless_list", "expired", "foreign_link", "internal", "invalid_answer", "limit",
+    "credentials", "denied", "dns", "endless_list", "expired", "foreign_link", "held", "internal", "invalid_answer", "limit",
     "network", "no_action", "no_base_url", "no_connection", "no_permit", "not_a_read", "not_supported", "protected",
     "redirect", "refuse", "refused", "reset", "restart", "shadow", "smtp", "throttled", "timeout", "tls", "token",
-    "truncated", "user_not_found",
+    "truncated", "unavailable", "user_not_found",
 ];
 
 /// A service's own code, which must never pass for one of ours.

@@ -12,6 +12,7 @@ use futures_util::future::{BoxFuture, FutureExt, Shared, WeakShared};
 use tokio::time::Instant;
 
 use super::conn::{self, Conn, refuse};
+use super::leave::Leave;
 use super::native::{Answer, Attempt, Got};
 use super::wire::{self, Stage};
 use super::{answer, entity, pages, redact, request};
@@ -20,12 +21,15 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::engine::{Call, Outcome, Purpose};
 use crate::error::Error;
-use crate::guard::Permit;
+use crate::guard::breaker::Heard;
+use crate::guard::{Holds, Permit};
 use crate::id::{self, RunId};
 use crate::value::{Map, Value};
 
 /// The time limit of a read that no step made.
 pub(super) const FETCH: Duration = Duration::from_secs(120);
+/// The time limit of asking whether a connection is there.
+const PROBE: Duration = Duration::from_secs(30);
 /// The most answers kept for reuse, and reads in flight whose answers may be shared.
 const KEPT: usize = 4096;
 
@@ -43,6 +47,11 @@ pub struct Reply {
 pub trait Sends: Send + Sync {
     fn send(&self, permit: Permit, run: &RunId, call: Arc<Call>) -> BoxFuture<'static, Reply>;
     fn fetch(&self, connection: &str, action: &str, inputs: Map) -> BoxFuture<'static, Result<Value, Outcome>>;
+    /// Asks whether a connection that failed is there again; its breaker hears the answer. A way out that never fails has
+    /// nothing to ask.
+    fn probe(&self, _connection: &str) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 impl Sends for Client {
@@ -52,6 +61,10 @@ impl Sends for Client {
 
     fn fetch(&self, connection: &str, action: &str, inputs: Map) -> BoxFuture<'static, Result<Value, Outcome>> {
         Client::fetch(self, connection, action, inputs)
+    }
+
+    fn probe(&self, connection: &str) -> BoxFuture<'static, ()> {
+        Client::probe(self, connection)
     }
 }
 
@@ -64,6 +77,7 @@ pub struct Client {
 struct Inner {
     catalog: Arc<Catalog>,
     clock: Clock,
+    holds: Arc<Holds>,
     connections: BTreeMap<Arc<str>, Arc<Conn>>,
     shared: Mutex<HashMap<String, Pending>>,
     kept: Mutex<HashMap<String, (Instant, Arc<Done>)>>,
@@ -80,16 +94,17 @@ type Pending = WeakShared<BoxFuture<'static, Arc<Done>>>;
 impl Client {
     /// Opens every connection: resolves its secrets, reads its roots of trust, parses its addresses. Nothing is sent.
     pub fn open(config: &Config, catalog: Arc<Catalog>, clock: Clock) -> Result<Client, Error> {
-        Inner::open(config, catalog, clock, &BTreeMap::new())
+        Inner::open(config, catalog, clock, None)
             .map_err(|mut faults| faults.swap_remove(0))
             .map(|inner| Client { inner: Arc::new(RwLock::new(Arc::new(inner))) })
     }
 
-    /// Opens the connections of another configuration. How fast a connection was asked until now still counts there. The
+    /// Opens the connections of another configuration. How fast a connection was asked until now still counts
+    /// there, and so do pauses and breakers. The
     /// errors are all that are wrong.
     pub fn reopen(&self, config: &Config) -> Result<Client, Vec<Error>> {
         let now = self.now();
-        Inner::open(config, Arc::clone(&now.catalog), now.clock.clone(), &now.connections)
+        Inner::open(config, Arc::clone(&now.catalog), now.clock.clone(), Some(&now))
             .map(|inner| Client { inner: Arc::new(RwLock::new(Arc::new(inner))) })
     }
 
@@ -103,18 +118,30 @@ impl Client {
         Arc::clone(&self.inner.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Sends one attempt. Never panics; ends within the call's time limit once it has its rate token.
-    /// The permit is taken, since it is for this one attempt.
-    pub fn send(&self, _permit: Permit, run: &RunId, call: Arc<Call>) -> BoxFuture<'static, Reply> {
-        // A read leaves nothing behind that could be looked for.
-        let tag = if call.effect() == Effect::Read { String::new() } else { id::tag(&id::call_key(run, &call.path)) };
-        self.go(tag, call)
+    /// The pauses and breakers that everything asks before it is sent.
+    pub fn holds(&self) -> Arc<Holds> {
+        Arc::clone(&self.now().holds)
     }
 
-    pub(super) fn go(&self, tag: String, call: Arc<Call>) -> BoxFuture<'static, Reply> {
+    /// Sends one attempt. Never panics; ends within the call's time limit once it has its rate token.
+    /// The permit is taken, since it is for this one attempt.
+    pub fn send(&self, permit: Permit, run: &RunId, call: Arc<Call>) -> BoxFuture<'static, Reply> {
+        // A read leaves nothing behind that could be looked for.
+        let tag = if call.effect() == Effect::Read { String::new() } else { id::tag(&id::call_key(run, &call.path)) };
+        self.go(permit.flow().cloned(), permit.effect(), tag, call)
+    }
+
+    pub(super) fn go(
+        &self,
+        flow: Option<Arc<str>>,
+        effect: Effect,
+        tag: String,
+        call: Arc<Call>,
+    ) -> BoxFuture<'static, Reply> {
         let inner = self.now();
         Box::pin(async move {
-            let done = match AssertUnwindSafe(inner.attempt(&call, tag)).catch_unwind().await {
+            let leave = Leave::new(&inner.holds, &inner.clock, flow, &call.connection, effect);
+            let done = match AssertUnwindSafe(inner.attempt(&call, leave, tag)).catch_unwind().await {
                 Ok(done) => done,
                 Err(_) => crashed(),
             };
@@ -153,11 +180,14 @@ impl Client {
                 ));
             }
             let conn = inner.conn(&connection, &action)?;
-            let attempt = inner.attempt_of(conn, &action, inputs.clone(), String::new());
+            let leave = Leave::new(&inner.holds, &inner.clock, None, &conn.name, Effect::Read);
+            let attempt = inner.attempt_of(conn, &action, inputs.clone(), leave, String::new());
             let whole = action.native.is_none() && action.paging != Paging::None && !inputs.contains_key("skip");
             let work = async {
                 if whole {
-                    Arc::new(Done { got: pages::all(&attempt).await, took: Duration::ZERO })
+                    let got = pages::all(&attempt).await;
+                    heard(&attempt, &got);
+                    Arc::new(Done { got, took: Duration::ZERO })
                 } else {
                     run(attempt, FETCH).await
                 }
@@ -170,20 +200,34 @@ impl Client {
             .map_err(answer::bounded)
         })
     }
+
+    /// Asks whether a connection is there, with a request that changes nothing: a mail server is greeted and signed in to;
+    /// of any other service the root is asked for, and every answer below 500 will do. Its breaker hears what came of it.
+    pub fn probe(&self, connection: &str) -> BoxFuture<'static, ()> {
+        let inner = self.now();
+        let connection = connection.to_owned();
+        Box::pin(async move {
+            let Some(conn) = inner.connections.get(connection.as_str()) else { return };
+            let leave = Leave::new(&inner.holds, &inner.clock, None, &conn.name, Effect::Read);
+            let stage = Stage::new(leave);
+            let reached = match tokio::time::timeout(PROBE, Box::pin(conn.reach(&stage))).await {
+                Ok(reached) => reached,
+                Err(_) => Err(wire::unknown(0, "timeout", format!("no answer within {} s", PROBE.as_secs()))),
+            };
+            stage.heard(&reached.map_or_else(|outcome| Heard::of(&outcome), |()| Heard::Answered), false);
+        })
+    }
 }
 
 impl Inner {
-    fn open(
-        config: &Config,
-        catalog: Arc<Catalog>,
-        clock: Clock,
-        before: &BTreeMap<Arc<str>, Arc<Conn>>,
-    ) -> Result<Inner, Vec<Error>> {
+    fn open(config: &Config, catalog: Arc<Catalog>, clock: Clock, before: Option<&Inner>) -> Result<Inner, Vec<Error>> {
         let plain = conn::plain(config).map_err(|error| vec![error])?;
         let (mut connections, mut faults) = (BTreeMap::new(), vec![]);
         for (name, connection) in &config.connections {
-            let limits =
-                before.get(name).map(|conn| &conn.limits).filter(|it| it.fit(connection.kind, connection.rate));
+            let limits = before
+                .and_then(|before| before.connections.get(name))
+                .map(|conn| &conn.limits)
+                .filter(|it| it.fit(connection.kind, connection.rate));
             match Conn::open(connection, config, &plain, &clock, limits.cloned()) {
                 Ok(conn) => drop(connections.insert(Arc::clone(name), Arc::new(conn))),
                 Err(error) => faults.push(error),
@@ -193,23 +237,24 @@ impl Inner {
             return Err(faults);
         }
         let (shared, kept) = (Mutex::default(), Mutex::default());
-        Ok(Inner { catalog, clock, connections, shared, kept })
+        let holds = before.map(|before| Arc::clone(&before.holds)).unwrap_or_default();
+        Ok(Inner { catalog, clock, holds, connections, shared, kept })
     }
 
-    async fn attempt(self: &Arc<Self>, call: &Call, tag: String) -> Arc<Done> {
+    async fn attempt(self: &Arc<Self>, call: &Call, leave: Leave, tag: String) -> Arc<Done> {
         let conn = match self.conn(&call.connection, &call.action) {
             Ok(conn) => conn,
             Err(outcome) => return Arc::new(Done { got: Err((outcome, Vec::new())), took: Duration::ZERO }),
         };
         let limit = Duration::from_millis(call.timeout_ms);
-        let attempt = self.attempt_of(conn, &call.action, call.inputs.clone(), tag);
+        let attempt = self.attempt_of(conn, &call.action, call.inputs.clone(), leave, tag);
         match share_key(call) {
             Some(key) => self.shared(key, call.action.reuse, attempt, limit).await,
             None => run(attempt, limit).await,
         }
     }
 
-    fn attempt_of(&self, conn: Arc<Conn>, action: &Arc<Action>, inputs: Map, tag: String) -> Attempt {
+    fn attempt_of(&self, conn: Arc<Conn>, action: &Arc<Action>, inputs: Map, leave: Leave, tag: String) -> Attempt {
         Attempt {
             conn,
             action: Arc::clone(action),
@@ -217,7 +262,7 @@ impl Inner {
             tag,
             catalog: Arc::clone(&self.catalog),
             clock: self.clock.clone(),
-            stage: Stage::default(),
+            stage: Stage::new(leave),
         }
     }
 
@@ -329,13 +374,26 @@ impl Inner {
 
 /// Waits for the rate limit, then gives the attempt its time.
 async fn run(attempt: Attempt, limit: Duration) -> Arc<Done> {
+    if let Err(held) = attempt.stage.look() {
+        return Arc::new(Done { got: Err((held, Vec::new())), took: Duration::ZERO });
+    }
     let _slot = attempt.conn.limits.take(&attempt.action.rate_class).await;
     let began = Instant::now();
     let got = match tokio::time::timeout(limit, Box::pin(attempt.run())).await {
         Ok(got) => got,
         Err(_) => Err((late(&attempt, limit), Vec::new())),
     };
+    heard(&attempt, &got);
     Arc::new(Done { got, took: began.elapsed() })
+}
+
+/// Tells the connection's breaker what came of an attempt.
+fn heard(attempt: &Attempt, got: &Got) {
+    let heard = match got {
+        Ok(_) => Heard::Answered,
+        Err((outcome, _)) => Heard::of(outcome),
+    };
+    attempt.stage.heard(&heard, true);
 }
 
 fn late(attempt: &Attempt, limit: Duration) -> Outcome {

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Client;
-use crate::catalog::{Catalog, ConnectionKind};
+use crate::catalog::{Catalog, ConnectionKind, Effect};
 use crate::check::program::Keep;
 use crate::clock::Clock;
 use crate::config::{Config, Connection, Credential, Entra, Limits, OnMatch, Protected, Rate, Retention, SecretRef};
@@ -112,6 +112,10 @@ pub(super) fn connection(kind: ConnectionKind, base_url: String, credential: Cre
 }
 
 pub(super) fn open(connection: Connection) -> Result<Client, crate::error::Error> {
+    open_at(connection, Clock::system())
+}
+
+pub(super) fn open_at(connection: Connection, clock: Clock) -> Result<Client, crate::error::Error> {
     let config = Config {
         store: "/nowhere".into(),
         flows: Vec::new(),
@@ -130,7 +134,7 @@ pub(super) fn open(connection: Connection) -> Result<Client, crate::error::Error
         in_flight: 8,
         poll: BTreeMap::new(),
     };
-    Client::open(&config, Arc::new(Catalog::builtin().unwrap()), Clock::system())
+    Client::open(&config, Arc::new(Catalog::builtin().unwrap()), clock)
 }
 
 pub(super) fn call(action: &str, inputs: &[(&str, Value)]) -> Call {
@@ -149,6 +153,7 @@ pub(super) fn call(action: &str, inputs: &[(&str, Value)]) -> Call {
         timeout_ms: 20_000,
         secure: false,
         maybe_sent: false,
+        handled: false,
     }
 }
 
@@ -157,7 +162,7 @@ fn web(path: &str) -> Call {
 }
 
 pub(super) async fn ask(client: &Client, call: Call) -> Outcome {
-    client.go("0123456789abcdef".into(), call.into()).await.outcome
+    client.go(None, call.effect(), "0123456789abcdef".into(), call.into()).await.outcome
 }
 
 /// Asks an `http` connection whose server answers every request alike.
@@ -331,7 +336,7 @@ fn secret(text: &str) -> SecretRef {
     SecretRef::File(file)
 }
 
-fn entra(server: &Server) -> Credential {
+pub(super) fn entra(server: &Server) -> Credential {
     Credential::Entra(Entra {
         tenant_id: "tenant".into(),
         client_id: "client".into(),
@@ -370,7 +375,7 @@ async fn a_401_is_answered_with_a_new_token_once() {
     assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
     assert_eq!((server.asked("POST /tenant/oauth2"), server.asked("GET /x")), (2, 2));
     assert_eq!(server.asked("client_secret=hunter2-hunter2"), 2);
-    let reply = client.go(String::new(), web("/never").into()).await;
+    let reply = client.go(None, Effect::Destructive, String::new(), web("/never").into()).await;
     assert!(is_refused(&reply.outcome, "Unauthorized"), "{:?}", reply.outcome);
     assert_eq!(server.asked("GET /never"), 2);
     let shown = format!("{:?} {}", reply.outcome, String::from_utf8(reply.blob.unwrap()).unwrap());
@@ -400,9 +405,10 @@ async fn a_refused_token_says_what_to_do_and_is_not_asked_for_again_at_once() {
     .await;
     let url = format!("http://{}", server.address);
     let client = open(connection(ConnectionKind::Http, url, entra(&server))).unwrap();
-    for _ in 0..3 {
+    // The first refusal holds for the whole connection: what comes after it waits, and hears why.
+    for (code, transient) in [("AADSTS7000215", false), ("held", true), ("held", true)] {
         let outcome = ask(&client, web("/x")).await;
-        assert!(is_not_sent(&outcome, "AADSTS7000215", false), "{outcome:?}");
+        assert!(is_not_sent(&outcome, code, transient), "{outcome:?}");
         assert!(format!("{outcome:?}").contains("the secret's value, not its id"));
     }
     assert_eq!(server.asked(""), 1);
@@ -451,7 +457,7 @@ async fn the_wait_for_the_rate_limit_is_not_the_calls_time() {
     let client = open(slow).unwrap();
     // Twelve go at once, the thirteenth waits half a second, which is longer than its own limit.
     for _ in 0..13 {
-        let reply = client.go(String::new(), Call { timeout_ms: 450, ..web("/x") }.into()).await;
+        let reply = client.go(None, Effect::Read, String::new(), Call { timeout_ms: 450, ..web("/x") }.into()).await;
         assert!(matches!(reply.outcome, Outcome::Done { .. }), "{:?}", reply.outcome);
         assert!(reply.took < Duration::from_millis(450));
     }

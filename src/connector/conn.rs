@@ -205,6 +205,7 @@ impl Conn {
         cap: usize,
         stage: &Stage,
     ) -> Result<Raw, Outcome> {
+        stage.enter()?;
         let ticket = self.auth.ticket().await.map_err(|outcome| self.scrub(outcome))?;
         let raw = self.once(out, &ticket, cap, stage).await?;
         let raw = match raw.status {
@@ -222,6 +223,23 @@ impl Conn {
         Ok(raw)
     }
 
+    /// Whether the service is there: a request for the root of its host, which changes nothing. A secret path is not told.
+    pub(super) async fn reach(&self, stage: &Stage) -> Result<(), Outcome> {
+        if let Some(mailer) = &self.mailer {
+            return mailer.reach(stage).await.map_err(|outcome| self.scrub(outcome));
+        }
+        let mut url = self.base()?.clone();
+        url.set_path("/");
+        url.set_query(None);
+        let raw =
+            self.exchange(&Outgoing::json(Method::HEAD, url.into(), None), &"default".into(), 1 << 16, stage).await?;
+        match raw.status {
+            // 501 is an answer about HEAD.
+            500.. if raw.status != 501 => Err(raw.failed(&self.clock)),
+            _ => Ok(()),
+        }
+    }
+
     async fn once(&self, out: &Outgoing, ticket: &Ticket, cap: usize, stage: &Stage) -> Result<Raw, Outcome> {
         let mut headers = out.headers.clone();
         headers.extend(self.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
@@ -234,7 +252,7 @@ impl Conn {
             message: format!("the request to {} can't be built: {error}", host()),
             transient: false,
         })?;
-        stage.mark_sent();
+        stage.go()?;
         let response = self.http.exchange(out.method.clone(), uri, headers, out.body.clone()).await;
         let response = response.map_err(|error| self.scrub(wire::failure(&error, host())))?;
         let status = response.status;

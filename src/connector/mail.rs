@@ -109,6 +109,7 @@ impl Mailer {
     /// Sends one letter and returns the server's last words.
     pub(super) async fn send(&self, letter: &Letter, stage: &Stage) -> Result<String, Outcome> {
         let Ok(_slot) = self.slots.acquire().await else { return Err(not_sent("smtp", "the client is closing", true)) };
+        stage.enter()?;
         // A kept connection may have been closed meanwhile; nothing was sent then, so a new one may try at once.
         if let Some(mut kept) = self.kept() {
             match self.talk(&mut kept, letter, stage).await {
@@ -124,6 +125,13 @@ impl Mailer {
         let said = self.talk(&mut fresh, letter, stage).await?;
         self.keep(fresh);
         Ok(said)
+    }
+
+    /// Whether the server is there and takes our sign-in; the connection is kept for the next letter.
+    pub(super) async fn reach(&self, stage: &Stage) -> Result<(), Outcome> {
+        stage.enter()?;
+        self.keep(self.connect().await?);
+        Ok(())
     }
 
     fn kept(&self) -> Option<Line> {
@@ -186,7 +194,10 @@ impl Mailer {
             line.smtp.abort().await;
             return Err(self.refused(&error, &what, false));
         }
-        stage.mark_sent();
+        if let Err(held) = stage.go() {
+            line.smtp.abort().await;
+            return Err(held);
+        }
         // In one write: the closing dot in a packet of its own would wait for the answer to the one before it.
         match line.smtp.command(Content(&letter.content)).await {
             Ok(response) => Ok(response.message().collect::<Vec<_>>().join(" ")),

@@ -9,6 +9,7 @@ mod client_tests;
 mod conn;
 pub mod entity;
 mod http;
+mod leave;
 pub mod mail;
 #[cfg(test)]
 mod mail_fault_tests;

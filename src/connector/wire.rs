@@ -3,7 +3,6 @@
 //! Not here: the client (`http`), which request (`request`), whose answer means what (`answer`).
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -11,9 +10,11 @@ use hyper_util::client::legacy;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
+use super::leave::Leave;
 use crate::catalog::{Action, Context, Effect, Paging};
 use crate::engine::Outcome;
 use crate::error::Error;
+use crate::guard::breaker::Heard;
 
 /// The longest answer of a list or a hunt, in decoded bytes. Hunting may answer with 124 MB; nobody wants that in a run.
 const LIST_CAP: usize = 32 << 20;
@@ -33,17 +34,42 @@ pub(super) fn cap(action: &Action) -> usize {
     }
 }
 
-/// Whether a byte of the request may have left: what decides between `NotSent` and `Unknown`.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Stage(Arc<AtomicBool>);
+/// How far an attempt has come: whether it may go, and whether a byte of the request may have left, which decides between
+/// `NotSent` and `Unknown`.
+#[derive(Debug)]
+pub(super) struct Stage {
+    sent: AtomicBool,
+    leave: Leave,
+}
 
 impl Stage {
-    pub(super) fn mark_sent(&self) {
-        self.0.store(true, Ordering::Relaxed);
+    pub(super) fn new(leave: Leave) -> Self {
+        Stage { sent: AtomicBool::new(false), leave }
+    }
+
+    /// Whether it makes sense to wait for a place in the rate limit.
+    pub(super) fn look(&self) -> Result<(), Outcome> {
+        self.leave.look()
+    }
+
+    /// Asked before anything goes out for the attempt, a token request too.
+    pub(super) fn enter(&self) -> Result<(), Outcome> {
+        self.leave.go()
+    }
+
+    /// Asked right before the request goes out; from then on it may have acted.
+    pub(super) fn go(&self) -> Result<(), Outcome> {
+        self.leave.go()?;
+        self.sent.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     pub(super) fn sent(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn heard(&self, heard: &Heard, real: bool) {
+        self.leave.heard(heard, real);
     }
 }
 

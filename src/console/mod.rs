@@ -29,6 +29,8 @@ pub type FlowOf = Arc<dyn Fn(&str, &str) -> Result<Arc<CheckedFlow>, String> + S
 pub struct Pages {
     pub store: Arc<dyn Store>,
     pub flow: FlowOf,
+    /// What holds work back now, one sentence each: pauses, connections that fail.
+    pub notices: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
 }
 
 const STYLE: &str = include_str!("style.css");
@@ -37,12 +39,7 @@ const POLICY: &str =
     "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 pub fn routes(pages: Pages) -> Router {
-    Router::new()
-        .route("/", get(list))
-        .route("/runs/{run}", get(one))
-        .route("/style.css", get(style))
-        .route("/healthz", get(|| async { "ok" }))
-        .with_state(pages)
+    Router::new().route("/", get(list)).route("/runs/{run}", get(one)).route("/style.css", get(style)).with_state(pages)
 }
 
 /// The host name of `server.public_url`, which a reload may change. Cloning shares it.
@@ -64,11 +61,11 @@ pub fn guarded(router: Router, public_host: PublicHost) -> Router {
     router.layer(middleware::from_fn(move |request: Request, next: Next| {
         let public_host = public_host.now();
         async move {
-            if !known_host(&request, public_host.as_deref()) {
+            if !is_health(&request) && !known_host(&request, public_host.as_deref()) {
                 return (StatusCode::MISDIRECTED_REQUEST, "this host name is not served here").into_response();
             }
             if !open_to(&request) {
-                let message = "only /hooks is served through a proxy: the pages have no sign-in in this version";
+                let message = "only /hooks, /healthz and /readyz are served through a proxy: the pages have no sign-in in this version";
                 return (StatusCode::MISDIRECTED_REQUEST, message).into_response();
             }
             let mut response = next.run(request).await;
@@ -101,9 +98,15 @@ fn authority(request: &Request) -> Option<&str> {
     request.uri().authority().map(axum::http::uri::Authority::as_str)
 }
 
-/// Whoever can open a page can read every run: what comes through a proxy reaches the webhooks alone.
+/// What a supervisor or a balancer asks, by whatever name: it tells nothing but whether we are there.
+fn is_health(request: &Request) -> bool {
+    matches!(request.uri().path(), "/healthz" | "/readyz")
+}
+
+/// Whoever can open a page can read every run: what comes through a proxy reaches the webhooks and the health alone.
 fn open_to(request: &Request) -> bool {
-    request.uri().path().starts_with("/hooks/") || origin::is_local(request.headers(), authority(request))
+    let public = request.uri().path().starts_with("/hooks/") || is_health(request);
+    public || origin::is_local(request.headers(), authority(request))
 }
 
 /// Filters of the list, as they stand in the URL.
@@ -128,9 +131,10 @@ async fn list(State(pages): State<Pages>, Query(filters): Query<Filters>) -> Res
         since: None,
         limit: PAGE_SIZE,
     };
+    let notices = (pages.notices)();
     let read = blocking(move || Ok((pages.store.runs(&query)?, pages.store.counts()?))).await;
     match read {
-        Ok((rows, counts)) => Html(pages::list(&rows, &counts, &filters, PAGE_SIZE)).into_response(),
+        Ok((rows, counts)) => Html(pages::list(&rows, &counts, &notices, &filters, PAGE_SIZE)).into_response(),
         Err(error) => failed(&error),
     }
 }
@@ -199,7 +203,10 @@ mod tests {
         };
         assert!(open("/runs/x", "accept", "*/*"));
         assert!(open("/hooks/w", "x-forwarded-for", "203.0.113.9"));
-        for path in ["/", "/runs/x", "/control/start", "/healthz", "/hooks"] {
+        for path in ["/healthz", "/readyz"] {
+            assert!(open(path, "x-forwarded-for", "203.0.113.9"), "{path}");
+        }
+        for path in ["/", "/runs/x", "/control/start", "/hooks", "/healthz/x"] {
             assert!(!open(path, "x-forwarded-for", "203.0.113.9"), "{path}");
         }
         let request = Request::builder().uri("/").header("host", "watchfloor.contoso.example");

@@ -31,10 +31,17 @@ fn page(title: &str, body: &Markup) -> String {
     .into_string()
 }
 
-pub(super) fn list(rows: &[RunRow], counts: &BTreeMap<RunStatus, u64>, filters: &Filters, size: usize) -> String {
+pub(super) fn list(
+    rows: &[RunRow],
+    counts: &BTreeMap<RunStatus, u64>,
+    notices: &[String],
+    filters: &Filters,
+    size: usize,
+) -> String {
     let next = rows.last().filter(|_| rows.len() >= size).map(|row| link(filters, Some(row.no)));
     let body = html! {
         h1 { "Runs" }
+        @for notice in notices { p.notice { (notice) } }
         form method="get" action="/" {
             label { "flow " input name="flow" value=(filters.flow); }
             label { "alert or key " input name="key" value=(filters.key); }
@@ -206,7 +213,7 @@ mod tests {
             damaged: None,
         };
         let filters = Filters { flow: hostile.into(), ..Filters::default() };
-        let list = list(std::slice::from_ref(&row), &BTreeMap::new(), &filters, 1);
+        let list = list(std::slice::from_ref(&row), &BTreeMap::new(), &[hostile.to_owned()], &filters, 1);
         let blob = Blob { path: hostile.into(), attempt: 1, body: hostile.as_bytes().to_vec() };
         for html in [list, run(&row, &Err(hostile.into()), &[blob])] {
             assert!(!html.contains("<svg") && !html.contains("<script"), "{html}");

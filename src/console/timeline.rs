@@ -153,6 +153,8 @@ fn guard(verdict: &Verdict) -> Option<String> {
         Verdict::Shadow => Some("shadow: recorded, not sent".to_owned()),
         Verdict::Refuse { code, message } => Some(format!("refused, {code}: {message}")),
         Verdict::Ask { reason } => Some(format!("a person must decide: {reason}")),
+        Verdict::Again => Some("held back: it is asked again from the lock on".to_owned()),
+        Verdict::Unavailable { message } => Some(format!("not sent: {message}")),
     }
 }
 

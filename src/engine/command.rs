@@ -90,6 +90,8 @@ pub struct Call {
     pub output: crate::catalog::Type,
     /// Answered before and sent again because the answer was lost: the page says "maybe sent".
     pub maybe_sent: bool,
+    /// The flow handles errors here itself, so it wants to hear of a connection that fails for longer than `timeout_ms`.
+    pub handled: bool,
 }
 
 impl Call {

@@ -86,6 +86,8 @@ pub enum Outcome {
         retry_after_ms: Option<u64>,
     },
     NotSent {
+        /// `held`: it was held back at the last moment; `unavailable`: its connection fails for longer than a flow that
+        /// handles errors itself wants to wait.
         code: String,
         message: String,
         transient: bool,
@@ -113,5 +115,11 @@ pub enum Verdict {
     /// A person must decide; until approvals exist the run waits and only cancelling ends it.
     Ask {
         reason: String,
+    },
+    /// It is held back and was never sent: everything is asked again, from the lock on.
+    Again,
+    /// Its connection fails for longer than the flow, which handles errors itself, wants to wait.
+    Unavailable {
+        message: String,
     },
 }

@@ -1,9 +1,11 @@
-//! The only maker of a `Permit`: modes, freshness, limits, protected assets, target locks.
+//! The only maker of a `Permit`: modes, freshness, limits, protected assets, target locks, pauses and breakers.
 //!
 //! Everything here stands below the flows, at the one place that sends: no flow can go round it. It reads nothing by
 //! itself: where a rule needs facts about a device or a user, it asks the worker to read them afresh.
 
+pub mod breaker;
 pub mod edits;
+pub mod hold;
 pub mod limits;
 pub mod locks;
 pub mod protected;
@@ -14,6 +16,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use hold::Holds;
 use jiff::{SignedDuration, Timestamp};
 pub use limits::{LimitHit, Limits};
 pub use locks::Locks;
@@ -31,8 +34,24 @@ use crate::value::Value;
 /// Leave to send one call. Only `guard` makes one; `connector::client::send` consumes it.
 #[derive(Debug)]
 pub struct Permit {
-    _private: (),
+    effect: Effect,
+    flow: Option<Arc<str>>,
 }
+
+impl Permit {
+    /// What the call does, as the guard sees it: a request that its connection lists as a read is one.
+    pub fn effect(&self) -> Effect {
+        self.effect
+    }
+
+    /// The flow that it is for; none for a read, which is everybody's.
+    pub fn flow(&self) -> Option<&Arc<str>> {
+        self.flow.as_ref()
+    }
+}
+
+/// Leave to read.
+const READ: Permit = Permit { effect: Effect::Read, flow: None };
 
 /// What the guard must know about the run that asks.
 #[derive(Clone, Debug)]
@@ -83,7 +102,7 @@ pub enum Facts {
 
 /// A read needs no more than this.
 pub fn read_permit(call: &Call) -> Option<Permit> {
-    (call.effect() == Effect::Read).then_some(Permit { _private: () })
+    (call.effect() == Effect::Read).then_some(READ)
 }
 
 /// The rules of the configuration and the uses that count. Owned by the worker's loop.
@@ -94,6 +113,7 @@ pub struct Guard {
     protected: Protected,
     fresh_for: Option<Duration>,
     reads: reads::Reads,
+    holds: Arc<Holds>,
 }
 
 impl Guard {
@@ -105,7 +125,23 @@ impl Guard {
             protected: config.protected.clone(),
             fresh_for: config.fresh_for,
             reads: reads::Reads::new(config.connections.values()),
+            holds: Arc::default(),
         }
+    }
+
+    /// The same rules, with the pauses and breakers that all who send share.
+    #[must_use]
+    pub fn holding(self, holds: Arc<Holds>) -> Self {
+        Guard { holds, ..self }
+    }
+
+    pub fn holds(&self) -> &Arc<Holds> {
+        &self.holds
+    }
+
+    /// What a call does: a request that its connection lists as a read is one.
+    pub fn effect(&self, call: &Call) -> Effect {
+        if self.reads.allow(call) { Effect::Read } else { call.effect() }
     }
 
     /// Takes over a changed configuration; what was used stays used. `recent` as for `new`, by the new windows.
@@ -160,7 +196,7 @@ impl Guard {
             _ if self.reads.allow(call) => Verdict::GoRead,
             _ => return None,
         };
-        Some(Decision { verdict, permit: Some(Permit { _private: () }), reserve: vec![] })
+        Some(Decision { verdict, permit: Some(READ), reserve: vec![] })
     }
 
     /// What is decided by the mode and by time alone.
@@ -285,6 +321,9 @@ fn decision(asker: &Asker, call: &Call, verdict: Verdict, mut reserve: Vec<Op>) 
         Verdict::Shadow => ("shadow", None),
         Verdict::Refuse { message, .. } => ("refuse", Some(message)),
         Verdict::Ask { reason } => ("ask", Some(reason)),
+        // What is held is not judged: it is when its turn has come.
+        Verdict::Again => ("again", None),
+        Verdict::Unavailable { message } => ("unavailable", Some(message)),
     };
     let mut line = serde_json::json!({
         "run": asker.run.as_str(),
@@ -303,7 +342,8 @@ fn decision(asker: &Asker, call: &Call, verdict: Verdict, mut reserve: Vec<Op>) 
         line["reason"] = reason.as_str().into();
     }
     reserve.push(Op::Audit { at: asker.now, body: line.to_string().into_bytes() });
-    let permit = (verdict == Verdict::Go).then_some(Permit { _private: () });
+    let permit =
+        (verdict == Verdict::Go).then(|| Permit { effect: call.effect(), flow: Some(Arc::clone(&asker.flow)) });
     Decision { verdict, permit, reserve }
 }
 

@@ -46,6 +46,7 @@ fn call(action: &str, target: Option<(&str, &str)>) -> Call {
         secure: false,
         output: Type::Any,
         maybe_sent: false,
+        handled: false,
     }
 }
 

@@ -179,13 +179,23 @@ impl Poller {
         let mut flows = self.intake.flows.watch();
         loop {
             let every = self.every();
-            let pause = if self.intake.gate.is_full() {
+            let held = self.intake.gate.unpolled(&self.listing.connection, self.intake.clock.now());
+            let pause = if let Some(why) = held {
+                // The watermark stays: what comes meanwhile is read afterwards.
+                tracing::debug!(trigger = %self.listing.kind, connection = %self.listing.connection, why, "polling waits");
+                every
+            } else if self.intake.gate.is_full() {
                 tracing::warn!(trigger = %self.listing.kind, "the backlog is full: polling pauses");
                 every
             } else {
                 match self.poll().await {
                     Ok(()) => {
                         failures = 0;
+                        every
+                    }
+                    Err(PollError::Held(why)) => {
+                        let connection = &self.listing.connection;
+                        tracing::debug!(trigger = %self.listing.kind, %connection, why, "polling waits");
                         every
                     }
                     Err(error) => {

@@ -1,6 +1,13 @@
-//! Whether new work is taken: the phase of the service and the backlog (S9).
+//! Whether new work is taken: the phase of the service, a pause of everything, and the backlog (S9).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use jiff::Timestamp;
+
+use crate::catalog::Effect;
+use crate::guard::Holds;
+use crate::guard::hold::Ask;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -15,12 +22,30 @@ pub struct Gate {
     phase: AtomicU8,
     open: AtomicU64,
     max: AtomicU64,
+    holds: Arc<Holds>,
 }
 
 impl Gate {
     /// `open` is how many runs in the store are not final.
     pub fn new(open: u64, max: u64) -> Self {
-        Gate { phase: AtomicU8::new(0), open: AtomicU64::new(open), max: AtomicU64::new(max) }
+        Gate { phase: AtomicU8::new(0), open: AtomicU64::new(open), max: AtomicU64::new(max), holds: Arc::default() }
+    }
+
+    /// The same, with the pauses and breakers that all who send share.
+    #[must_use]
+    pub fn holding(self, holds: Arc<Holds>) -> Self {
+        Gate { holds, ..self }
+    }
+
+    pub fn is_paused(&self) -> bool {
+        self.holds.all_paused().is_some()
+    }
+
+    /// Why a connection is not polled now; `None` where it is. One that fails is polled once its pause is over: the poll is
+    /// the question whether it is there again.
+    pub fn unpolled(&self, connection: &str, now: Timestamp) -> Option<String> {
+        let ask = Ask { flow: None, connection: Some(connection), effect: Effect::Read };
+        self.holds.stops(&ask, now).map(|stop| stop.reason().to_owned())
     }
 
     pub fn phase(&self) -> Phase {
@@ -61,6 +86,7 @@ impl Gate {
         match self.phase() {
             Phase::Starting => Some("watchfloor is starting"),
             Phase::Stopping => Some("watchfloor is stopping"),
+            Phase::Serving if self.is_paused() => Some("watchfloor is paused"),
             Phase::Serving if self.is_full() => Some("the backlog is full"),
             Phase::Serving => None,
         }

@@ -12,6 +12,7 @@ use super::entity::{self, Seen};
 use crate::catalog::{Action, Catalog, Paging, TriggerSpec, Type};
 use crate::connector::client::Client;
 use crate::engine::Outcome;
+use crate::guard::hold::HELD;
 use crate::journal::StoreError;
 use crate::value::{Map, Value};
 
@@ -65,6 +66,9 @@ impl Fetch for Client {
 pub enum PollError {
     #[error("{0}")]
     Service(String, Option<Duration>),
+    /// A pause, or a connection that fails: nothing was asked.
+    #[error("held: {0}")]
+    Held(String),
     #[error("storing what was polled: {0}")]
     Store(#[from] StoreError),
     #[error("the list did not end after {MAX_PAGES} pages")]
@@ -214,6 +218,7 @@ pub(super) fn failure(outcome: &Outcome) -> PollError {
             PollError::Service(format!("{status} {code}: {message}"), retry_after_ms.map(Duration::from_millis))
         }
         Outcome::Unknown { code, message, .. } if code == "endless_list" => PollError::TooMuch(message.clone()),
+        Outcome::NotSent { code, message, .. } if code == HELD => PollError::Held(message.clone()),
         Outcome::NotSent { code, message, .. } | Outcome::Unknown { code, message, .. } => {
             PollError::Service(format!("{code}: {message}"), None)
         }

@@ -27,6 +27,8 @@ const WINDOW_OVERLAP: SignedDuration = SignedDuration::from_hours(2);
 const MAX_SLEEP: Duration = Duration::from_secs(30);
 /// How long an occurrence waits for the run before it until it looks again without having been told.
 const QUEUED: SignedDuration = SignedDuration::from_secs(60);
+/// How often it is looked whether a pause of everything is over.
+const PAUSED: Duration = Duration::from_secs(1);
 /// After the store failed.
 const RETRY: SignedDuration = SignedDuration::from_secs(1);
 
@@ -43,7 +45,9 @@ pub async fn run(intake: Arc<Intake>, stop: CancellationToken) {
             if agenda.went_back(now) {
                 break;
             }
-            while let Some((index, deployed)) = agenda.pop(now) {
+            // While everything is paused time stands still here: what is due meanwhile was missed, as after a stop.
+            let paused = intake.gate.is_paused();
+            while let Some((index, deployed)) = if paused { None } else { agenda.pop(now) } {
                 let next = match tick(&intake, deployed, now).await {
                     Ok(next) => next,
                     Err(error) => {
@@ -54,6 +58,7 @@ pub async fn run(intake: Arc<Intake>, stop: CancellationToken) {
                 agenda.push(index, next);
             }
             let pause = agenda.next().map_or(MAX_SLEEP, |at| intake.clock.until(at));
+            let pause = if paused { PAUSED } else { pause };
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = flows.changed() => match changed {

@@ -69,6 +69,9 @@ pub async fn all(intake: &Intake, catalog: &Catalog, client: &Arc<dyn Fetch>, pa
         if listing.kind.ends_with(".changed") {
             continue;
         }
+        if intake.gate.unpolled(&listing.connection, intake.clock.now()).is_some() {
+            continue;
+        }
         if let Err(error) = one(intake, &listing, pause).await {
             tracing::warn!(trigger = %listing.kind, connection = %listing.connection, %error,
                 "the daily sweep failed; it is tried again");

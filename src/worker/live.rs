@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::hold::OnHold;
 use crate::catalog::{Effect, Type};
 use crate::check::CheckedFlow;
 use crate::engine::{Call, Command, InputKind, RunState, Target};
@@ -12,6 +13,9 @@ use crate::flow::model::OnFull;
 use crate::guard::Permit;
 use crate::id::OpId;
 use crate::journal::{RunRow, RunStatus, Sleep};
+
+/// What the reason of a run begins with that is held and needs no person.
+pub const HELD_BACK: &str = "held: ";
 
 /// An operation without an answer yet.
 #[derive(Debug)]
@@ -69,6 +73,10 @@ pub(super) struct Live {
     pub(super) blobs: Vec<crate::journal::Op>,
     /// The guard's permits for the calls that the engine derives from its verdicts, by path.
     pub(super) decided: BTreeMap<Arc<str>, Permit>,
+    /// Operations that are held back before they are sent; see `hold`.
+    pub(super) on_hold: BTreeMap<OpId, OnHold>,
+    /// Until when an operation may be held for a connection that fails, where the flow handles errors itself.
+    pub(super) patience: BTreeMap<OpId, Timestamp>,
     /// Counted among those that make calls.
     pub(super) busy: bool,
     /// Counted among those that could sleep.
@@ -91,15 +99,23 @@ impl Live {
             stale: false,
             blobs: Vec::new(),
             decided: BTreeMap::new(),
+            on_hold: BTreeMap::new(),
+            patience: BTreeMap::new(),
             busy: false,
             naps: false,
             sleep: Some(Sleep::Awake),
         }
     }
 
-    /// Whether the run makes calls now, as against waiting for a time, a lock or a person.
+    /// Whether the run makes calls now, as against waiting for a time, a lock, a person, or the end of what holds it.
     pub(super) fn calls(&self) -> bool {
-        self.open.values().any(|open| matches!(open, Open::Call { .. } | Open::Check(_) | Open::Once { .. }))
+        let calls = |open: &Open| matches!(open, Open::Call { .. } | Open::Check(_) | Open::Once { .. });
+        self.open.iter().any(|(op, open)| calls(open) && !self.on_hold.contains_key(op))
+    }
+
+    /// Whether it waits for a person.
+    pub(super) fn is_parked(&self) -> bool {
+        self.open.values().any(|open| matches!(open, Open::Park { .. }))
     }
 
     /// Its timers that have not run out.
@@ -127,18 +143,26 @@ impl Live {
         match worst {
             Some((true, reason)) => (RunStatus::Uncertain, Some(reason.clone())),
             Some((false, reason)) => (RunStatus::Waiting, Some(reason.clone())),
-            None => (RunStatus::Running, None),
+            None => match self.on_hold.values().next() {
+                Some(hold) if !self.calls() => (RunStatus::Waiting, Some(format!("{HELD_BACK}{}", hold.reason))),
+                _ => (RunStatus::Running, None),
+            },
         }
     }
 
     /// Keeps the books for an input: which operation it answers and what that changes.
     pub(super) fn note_input(&mut self, input: &InputKind) {
+        if let InputKind::Outcome { op, .. } | InputKind::Checked { op, .. } | InputKind::Locked { op } = input {
+            self.let_go(*op);
+        }
         match input {
             InputKind::Started { .. } | InputKind::Cancel { .. } => {}
             // It had ended: whatever it waited for then is of no more meaning.
             InputKind::Retry { .. } => {
                 self.open.clear();
                 self.held.clear();
+                self.on_hold.clear();
+                self.patience.clear();
                 self.group = None;
             }
             InputKind::Outcome { op, .. }
@@ -158,6 +182,15 @@ impl Live {
             InputKind::Entered { op, .. } => {
                 self.open.remove(op);
             }
+        }
+    }
+
+    fn let_go(&mut self, op: OpId) {
+        if !self.on_hold.is_empty() {
+            self.on_hold.remove(&op);
+        }
+        if !self.patience.is_empty() {
+            self.patience.remove(&op);
         }
     }
 
@@ -182,6 +215,7 @@ impl Live {
             Command::Cancel { op } => {
                 if !self.open.get(op).is_some_and(Open::is_effect) {
                     self.open.remove(op);
+                    self.let_go(*op);
                 }
                 return;
             }

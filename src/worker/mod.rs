@@ -3,6 +3,7 @@
 //! Runs are a map, not a task each. What must be on disk before it is sent is sent when its commit comes back.
 
 mod groups;
+mod hold;
 mod letters;
 mod live;
 mod poison;
@@ -20,7 +21,7 @@ pub mod turn;
 use std::sync::Arc;
 
 pub use letters::{Told, Word};
-
+pub use live::HELD_BACK;
 use tokio::sync::{mpsc, oneshot};
 
 use self::queue::{Inlet, Passed};

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::groups::{Groups, Place};
+use super::hold::Held;
 use super::live::{Live, Open};
 use super::poison::Stuck;
 use super::queue::Queue;
@@ -45,6 +46,7 @@ impl Loop {
             pending: VecDeque::new(),
             again: VecDeque::new(),
             panics: HashMap::new(),
+            held: Held::default(),
         };
         let (store, registry) = (this.deps.store.clone(), this.deps.registry.clone());
         let read = journal::off_loop(&store, move |store| {
@@ -258,8 +260,12 @@ impl Loop {
         for (op, target) in (0..u32::MAX).rev().zip(&live.held) {
             // Numbers from the far end, which no operation of the run has.
             if !self.locks.acquire(no, OpId(op), target, true) {
-                self.locks.release_all(no);
-                self.strand(live.row, "another run took its target while the disk could not be written");
+                // Another run took its target while the disk could not be written: what this one had done there was answered
+                // before. It comes back when the other is done.
+                let next = self.locks.release_all(no);
+                self.pending.extend(next.into_iter().map(|(run, op)| (run, InputKind::Locked { op })));
+                tracing::warn!(run = %live.row.id, target = &*target.id, "another run has its target: it goes on later");
+                self.reload_later(live.row.id);
                 return None;
             }
         }
@@ -296,8 +302,12 @@ impl Loop {
             }
             Some(Open::Timer(at)) => self.timers.add(*at, no, op),
             Some(Open::Lock { target, destructive }) => {
-                if self.locks.acquire(no, op, target, *destructive) {
-                    self.pending.push_back((no, InputKind::Locked { op }));
+                let (target, destructive) = (target.clone(), *destructive);
+                let Some(mut live) = self.runs.remove(&no) else { return };
+                let held = self.hold_lock(&mut live, op, destructive, now);
+                self.runs.insert(no, live);
+                if !held {
+                    self.ask_lock(no, op, &target, destructive);
                 }
             }
             Some(Open::Once { key, until }) => {
@@ -324,18 +334,23 @@ impl Loop {
                     }
                 }
             },
-            Some(Open::Check(_)) => self.recheck(no, op, now),
+            Some(Open::Check(_)) => self.recheck(no, op, now, false),
         }
     }
 
-    fn recheck(&mut self, no: RunNo, op: OpId, now: Timestamp) {
+    /// Puts an open question to the guard again. `turn` says that it was held and now has its turn.
+    pub(super) fn recheck(&mut self, no: RunNo, op: OpId, now: Timestamp, turn: bool) {
         let Some(mut live) = self.runs.remove(&no) else { return };
         let call = match live.open.get(&op) {
             Some(Open::Check(call)) => call.clone(),
-            _ => return,
+            _ => return drop(self.runs.insert(no, live)),
         };
         let mut work = Work::default();
-        self.check(&mut live, op, &call, now, &mut work);
+        if turn || !self.hold_check(&mut live, op, &call, now, &mut work) {
+            self.check(&mut live, op, &call, now, &mut work);
+        } else {
+            live.hold_is_old(op);
+        }
         live.blobs.append(&mut work.ops);
         live.decided.append(&mut work.permits);
         self.runs.insert(no, live);

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use super::groups::{Groups, Place};
+use super::hold::Held;
 use super::letters::Asked;
 use super::live::{Live, Open};
 use super::poison::{Stuck, guarded};
@@ -18,6 +19,7 @@ use super::timers::Timers;
 use super::turn::Turn;
 use super::{Deps, Load, Msg, RunEvent, Sending};
 use crate::catalog::Effect;
+use crate::connector::client::Reply;
 use crate::engine::{Call, Command, Finish, FinishStatus, Input, InputKind, Outcome, Purpose, RunState, Target, apply};
 use crate::flow::model::Mode;
 use crate::guard::locks::Locks;
@@ -51,14 +53,18 @@ pub(super) struct Loop {
     pub(super) again: VecDeque<Asked>,
     /// How often a run panicked, and what it said.
     pub(super) panics: HashMap<RunNo, (u32, String)>,
+    /// What is held back before it is sent.
+    pub(super) held: Held,
 }
 
 impl Loop {
     pub(super) async fn run(mut self, mut receiver: mpsc::UnboundedReceiver<Msg>) {
         let mut messages = Vec::with_capacity(BATCH);
+        let holds = Arc::clone(self.deps.guard.holds());
         loop {
             self.fire_due();
             self.wake_due();
+            self.let_go();
             self.begin_queued();
             self.begin_again();
             self.settle();
@@ -76,6 +82,7 @@ impl Loop {
                         return;
                     }
                 }
+                () = holds.changed() => {}
                 () = tokio::time::sleep(timer) => {}
             }
             for message in messages.drain(..) {
@@ -97,18 +104,7 @@ impl Loop {
             Msg::Sleeps { run, seq } => self.fall_asleep(run, seq),
             Msg::Committed { run, calls } => calls.into_iter().for_each(|op| self.send(run, op)),
             Msg::NotWritten { run, id, error } => self.set_aside(run, id, &error),
-            Msg::Replied { run, op, reply } => {
-                if let Some(live) = self.runs.get_mut(&run) {
-                    live.sent.remove(&op);
-                    if let (Some(body), Some(Open::Call { call, .. })) = (reply.blob, live.open.get(&op))
-                        && !found_nothing(call, &reply.outcome)
-                    {
-                        let path = call.path.to_string();
-                        live.blobs.push(Op::Blob { run, path, attempt: call.attempt, body });
-                    }
-                    self.turn(run, vec![InputKind::Outcome { op, outcome: reply.outcome }]);
-                }
-            }
+            Msg::Replied { run, op, reply } => self.replied(run, op, *reply),
             Msg::Facts { run, op, facts } => self.decide_with(run, op, facts),
             Msg::Claimed { run, op, claimed } => self.turn(run, vec![InputKind::Once { op, claimed }]),
             Msg::Reload { run } => self.reload(run),
@@ -127,6 +123,20 @@ impl Loop {
         }
     }
 
+    fn replied(&mut self, run: RunNo, op: OpId, reply: Reply) {
+        let Some(live) = self.runs.get_mut(&run) else { return };
+        live.sent.remove(&op);
+        let Some(outcome) = self.sift(run, op, reply.outcome) else { return };
+        let Some(live) = self.runs.get_mut(&run) else { return };
+        if let (Some(body), Some(Open::Call { call, .. })) = (reply.blob, live.open.get(&op))
+            && !found_nothing(call, &outcome)
+        {
+            let path = call.path.to_string();
+            live.blobs.push(Op::Blob { run, path, attempt: call.attempt, body });
+        }
+        self.turn(run, vec![InputKind::Outcome { op, outcome }]);
+    }
+
     /// Gives what was brought for other runs, until nothing is left.
     pub(super) fn settle(&mut self) {
         while let Some((run, input)) = self.pending.pop_front() {
@@ -135,7 +145,7 @@ impl Loop {
     }
 
     fn begin_queued(&mut self) {
-        if self.draining.is_some() {
+        if self.draining.is_some() || self.takes_nothing() {
             return;
         }
         while self.busy < self.deps.in_flight {
@@ -244,15 +254,21 @@ impl Loop {
                 }
             },
             Command::Lock { op, target, destructive } => {
-                if self.locks.acquire(no, *op, target, *destructive) {
+                if !self.hold_lock(live, *op, *destructive, now) && self.locks.acquire(no, *op, target, *destructive) {
                     work.inputs.push_back(InputKind::Locked { op: *op });
                 }
             }
             Command::Unlock { target } => self.unlock(no, target),
-            Command::Check { op, call } => self.check(live, *op, call, now, work),
+            Command::Check { op, call } => {
+                if !self.hold_check(live, *op, call, now, work) {
+                    self.check(live, *op, call, now, work);
+                }
+            }
             Command::Call { op, call } => {
                 if call.effect() == Effect::Read {
-                    work.reads.push(*op);
+                    if !self.hold_read(live, *op, call, now) {
+                        work.reads.push(*op);
+                    }
                 } else {
                     work.intents.push(*op);
                 }
@@ -312,7 +328,7 @@ impl Loop {
     }
 
     /// How far the run's effects go now: the installation's word, and what the flow that it is pinned to allows itself.
-    fn mode(&self, live: &Live) -> Mode {
+    pub(super) fn mode(&self, live: &Live) -> Mode {
         let given = self.deps.registry.mode(&live.row.flow);
         live.flow.mode.map_or(given, |own| own.min(given))
     }
@@ -340,6 +356,12 @@ impl Loop {
         let Some(live) = self.runs.get(&no) else { return };
         let Some(Open::Check(call)) = live.open.get(&op) else { return };
         let call = call.clone();
+        if let Err(outcome) = &facts
+            && self.sift_facts(no, op, &call, outcome)
+        {
+            return;
+        }
+        let Some(live) = self.runs.get(&no) else { return };
         let facts = match facts {
             Ok(value) if matches!(call.target.as_ref().map(|target| &*target.kind), Some("user")) => Facts::User(value),
             Ok(value) => Facts::Device(value),
@@ -400,14 +422,14 @@ impl Loop {
     }
 
     /// The row's status as the run stands now, where it differs from what is written.
-    fn restate(&mut self, live: &mut Live) -> Option<Op> {
+    pub(super) fn restate(&mut self, live: &mut Live) -> Option<Op> {
         let (status, reason) = live.standing();
         if status == live.row.status && reason == live.row.reason {
             return None;
         }
         live.row.status = status;
         live.row.reason.clone_from(&reason);
-        if status != RunStatus::Running {
+        if live.is_parked() {
             self.publish(|| RunEvent::Waiting(Arc::new(live.row.clone())));
         }
         Some(Op::Status { run: live.row.no, status, reason })
@@ -420,7 +442,7 @@ impl Loop {
         (known != Some(sleep)).then_some(Op::Sleep { run: live.row.no, sleep })
     }
 
-    fn send(&mut self, no: RunNo, op: OpId) {
+    pub(super) fn send(&mut self, no: RunNo, op: OpId) {
         let Some(live) = self.runs.get_mut(&no) else { return };
         let Some(Open::Call { call, permit }) = live.open.get_mut(&op) else { return };
         let Some(permit) = permit.take() else {
@@ -479,15 +501,18 @@ impl Loop {
             let Some((no, op)) = self.timers.due(now) else { return };
             if self.runs.get(&no).is_some_and(|live| matches!(live.open.get(&op), Some(Open::Timer(_)))) {
                 self.turn(no, vec![InputKind::Fired { op }]);
-                self.settle();
+            } else {
+                self.tire(no, op, now);
             }
+            self.settle();
         }
     }
 
     /// How long the loop may sleep. Bounded, so that a clock that was set forward is noticed.
     fn until_next_timer(&self) -> std::time::Duration {
         let most = std::time::Duration::from_secs(30);
-        let Some(at) = self.timers.next().into_iter().chain(self.next_sleeper()).min() else { return most };
+        let next = self.timers.next().into_iter().chain(self.next_sleeper()).chain(self.next_ask()).min();
+        let Some(at) = next else { return most };
         self.deps.clock.until(at).min(most)
     }
 
@@ -644,7 +669,7 @@ pub(super) fn finish_op(live: &mut Live, finish: &Finish, now: Timestamp) -> Op 
     }
 }
 
-fn message(outcome: &Outcome) -> String {
+pub(super) fn message(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Done { .. } => "no error".to_owned(),
         Outcome::Refused { message, .. } | Outcome::NotSent { message, .. } | Outcome::Unknown { message, .. } => {

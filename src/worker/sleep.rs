@@ -116,7 +116,7 @@ impl Loop {
 
     /// When the next sleeper is due; nothing while none can be read anyway.
     pub(super) fn next_sleeper(&self) -> Option<Timestamp> {
-        let can = self.draining.is_none() && self.sleepers.slices < SLICES && self.free() > 0;
+        let can = self.draining.is_none() && !self.takes_nothing() && self.sleepers.slices < SLICES && self.free() > 0;
         self.sleepers.due.first().filter(|_| can).map(|(at, _)| *at)
     }
 

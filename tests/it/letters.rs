@@ -44,7 +44,8 @@ fn after_an_outage_dead_runs_go_on_where_they_failed_even_through_a_crash() {
     let high = tenant.high();
     let runs: Vec<_> = high.iter().take(3).map(|(a, m)| started(&tenant, &service, &event(a, m))).collect();
     wait_for("the devices are isolated", 30, || (done(&tenant, ISOLATE) == 3).then_some(()));
-    tenant.fails(&json!({ "server_error": 1000 }));
+    // A service that is down is waited for; one that throttles everything is there.
+    tenant.fails(&json!({ "throttled_bare": 1000 }));
     for run in &runs {
         site.run_is(run, &["dead"], 60);
     }
@@ -251,7 +252,7 @@ fn a_repeated_notification_says_that_it_was_maybe_sent() {
     assert!(calls[1..].iter().all(|call| call["maybe_sent"] == true), "{row}");
     let told = site.cli(&["runs", "show", &run]);
     assert!(told.out.contains("attempt 2 (maybe sent:"), "{told:?}");
-    let page = tenant.get(&format!("{}/runs/{run}", service.url));
+    let page = tenant.text(&format!("{}/runs/{run}", service.url));
     assert!(page.contains("attempt 2 (maybe sent:"), "{page}");
     assert!(service.stop().success());
 }

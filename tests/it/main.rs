@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by ending")]
 
 mod bin;
+mod breaker;
 mod cases;
 mod cel;
 mod cli;
@@ -11,9 +12,11 @@ mod commands;
 mod contract;
 mod crash;
 mod demo;
+mod disk;
 mod docs;
 mod engine;
 mod faults;
+mod gates;
 mod invariants;
 mod journals;
 mod letters;

@@ -8,13 +8,13 @@ use serde_json::Value as Json;
 use crate::bin::{ISOLATE, MAIL, Service, Site, Tenant};
 use crate::service::{BY_HOOK, event};
 
-fn started(tenant: &Tenant, service: &Service, alert: &str, machine: &str) -> String {
+pub(crate) fn started(tenant: &Tenant, service: &Service, alert: &str, machine: &str) -> String {
     let (status, body) = tenant.hook(&service.url, &event(alert, machine)).unwrap();
     assert_eq!(status, 202, "{body}");
     body["run"].as_str().unwrap().to_owned()
 }
 
-fn reason(row: &Json) -> &str {
+pub(crate) fn reason(row: &Json) -> &str {
     row["reason"].as_str().unwrap_or("")
 }
 

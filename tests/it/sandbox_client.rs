@@ -123,6 +123,7 @@ impl Reader {
             secure: false,
             output: action.output.clone(),
             maybe_sent: false,
+            handled: false,
             action,
         };
         let asker = Asker { run: run.clone(), flow: Arc::from("test"), mode: Mode::Live, occurred: now, now };

@@ -171,6 +171,7 @@ async fn send(config: &Config, inputs: &[(&str, Value)]) -> Outcome {
         timeout_ms: 30_000,
         secure: false,
         maybe_sent: false,
+        handled: false,
     };
     let (now, flow) = (clock.now(), Arc::from("f"));
     let asker = Asker { run: RunId::new(now, "f", "k"), flow, mode: Mode::Live, occurred: now, now };

@@ -312,7 +312,8 @@ impl Walk<'_, '_> {
 
     fn look_failed(&mut self, state: &mut ActionState, settle: bool, outcome: Outcome) -> Poll {
         let failure = self.failure(&outcome);
-        if !failure.error.transient || state.looks >= LOOKS {
+        let given_up = matches!(&outcome, Outcome::NotSent { code, .. } if code == "unavailable");
+        if !failure.error.transient || state.looks >= LOOKS || (given_up && !settle) {
             if settle {
                 let reason = format!("the outcome can't be looked up: {}", failure.error.message);
                 return self.park(state, true, reason);
@@ -337,10 +338,13 @@ impl Walk<'_, '_> {
 
     fn checked(&mut self, state: &mut ActionState, verdict: Verdict) -> Poll {
         self.cx.tell(Event::Guarded { verdict: &verdict });
+        if let Verdict::Again = verdict {
+            return self.again(state);
+        }
         if state.unknowns > 0 && !matches!(verdict, Verdict::Go | Verdict::GoRead) {
             let now = match verdict {
                 Verdict::Ask { reason } => reason,
-                Verdict::Refuse { message, .. } => message,
+                Verdict::Refuse { message, .. } | Verdict::Unavailable { message } => message,
                 _ => "the flow is in shadow".to_owned(),
             };
             return self.park(state, true, format!("sent once without an answer and without a trace; now: {now}"));
@@ -365,7 +369,22 @@ impl Walk<'_, '_> {
                 Poll::Failed(error)
             }
             Verdict::Ask { reason } => self.park(state, false, reason),
+            Verdict::Again => self.again(state),
+            Verdict::Unavailable { message } => {
+                let mut error = self.cx.error("unavailable", message);
+                error.transient = true;
+                self.fail(state, error)
+            }
         }
+    }
+
+    /// It was held back before it was sent: nothing is used up, and all is asked again, from the lock on, so that nothing
+    /// else waits for a target that stands still.
+    fn again(&mut self, state: &mut ActionState) -> Poll {
+        if state.unknowns == 0 {
+            unlock(self.cx, state);
+        }
+        self.next_attempt(state)
     }
 
     fn call(&mut self, state: &mut ActionState) -> Poll {
@@ -386,6 +405,14 @@ impl Walk<'_, '_> {
             return self.accept(state, output, "");
         }
         let failure = self.failure(&outcome);
+        match &outcome {
+            Outcome::NotSent { code, .. } if code == "held" => {
+                state.tries = state.tries.saturating_sub(1);
+                return self.again(state);
+            }
+            Outcome::NotSent { code, .. } if code == "unavailable" => return self.fail(state, failure.error),
+            _ => {}
+        }
         if let Outcome::Unknown { status, code, .. } = &outcome {
             let restarted = *status == 0 && code == "restart";
             let effect = if state.as_read { Effect::Read } else { self.effect() };
@@ -612,6 +639,8 @@ impl Walk<'_, '_> {
             secure: self.step.secure,
             output: self.action.output.clone(),
             maybe_sent: state.maybe_sent,
+            // An outcome that is not known is looked up for as long as it takes.
+            handled: self.cx.handlers > 0 && state.unknowns == 0,
         }
     }
 

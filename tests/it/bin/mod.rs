@@ -2,18 +2,22 @@
 //!
 //! The simulated tenant (`tenant`) lives in the test's own process, so that it outlives a killed service.
 
+mod switch;
 mod tenant;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use serde_json::Value as Json;
+pub(crate) use switch::Switch;
 pub(crate) use tenant::{ISOLATE, MAIL, Tenant};
 use watchfloor::clock::stopwatch;
+use watchfloor::journal::sqlite::SqliteStore;
 use watchfloor::sandbox::{API_TOKEN, CLIENT_ID, CLIENT_SECRET, SHIPPED, TENANT};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_watchfloor");
@@ -123,6 +127,22 @@ impl Site {
         self.flow(name, text)
     }
 
+    /// Leads a connection elsewhere: the first that has this address, in the order mde, graph, mdca, mail, Teams.
+    pub(crate) fn lead(self, from: SocketAddr, to: SocketAddr) -> Site {
+        let connections = self.keys["connections"].replacen(&from.to_string(), &to.to_string(), 1);
+        self.set("connections", &connections)
+    }
+
+    /// The store, for what no command tells.
+    pub(crate) fn store(&self) -> SqliteStore {
+        SqliteStore::open_read(&self.path().join("data")).unwrap()
+    }
+
+    /// The store's file.
+    pub(crate) fn database(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.path().join("data/watchfloor.db")).unwrap()
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
@@ -200,8 +220,21 @@ impl Site {
     /// As `start`; the error is what the service said before it ended.
     pub(crate) fn try_start(&self, args: &[&str]) -> Result<Service, String> {
         let mut command = Command::new(BINARY);
+        command.arg("run").args(args);
+        let mut service = self.begin(command);
+        match service.hears("ready on ") {
+            Some(url) => {
+                service.url = url;
+                Ok(service)
+            }
+            None => Err(service.log()),
+        }
+    }
+
+    /// Starts a command that is the service, or becomes it; what it says is kept.
+    pub(crate) fn begin(&self, mut command: Command) -> Service {
         command.envs(self.env.iter().map(|(name, value)| (name, value.as_str())));
-        command.arg("run").args(args).current_dir(self.path()).stdin(Stdio::null()).stdout(Stdio::null());
+        command.current_dir(self.path()).stdin(Stdio::null()).stdout(Stdio::null());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = mpsc::channel();
         let log = Arc::new(Mutex::new(String::new()));
@@ -216,19 +249,7 @@ impl Site {
                 drop(sender.send(line));
             }
         });
-        let mut service = Service { child, url: String::new(), log };
-        loop {
-            match lines.recv_timeout(PATIENCE) {
-                Ok(line) => match line.split_once("ready on ") {
-                    Some((_, url)) => {
-                        service.url = url.trim().to_owned();
-                        return Ok(service);
-                    }
-                    None => continue,
-                },
-                Err(_) => return Err(service.log()),
-            }
-        }
+        Service { child, url: String::new(), log, lines: Mutex::new(lines) }
     }
 }
 
@@ -237,9 +258,38 @@ pub(crate) struct Service {
     child: Child,
     pub(crate) url: String,
     log: Arc<Mutex<String>>,
+    lines: Mutex<mpsc::Receiver<String>>,
 }
 
 impl Service {
+    /// Waits for a line, and answers what follows a text in it.
+    pub(crate) fn says(&self, text: &str) -> String {
+        self.hears(text).unwrap_or_else(|| panic!("the service did not say {text:?}:\n{}", self.log()))
+    }
+
+    /// As `says`; nothing where it said no such thing before it ended.
+    fn hears(&self, text: &str) -> Option<String> {
+        let lines = self.lines.lock().unwrap();
+        loop {
+            let line = lines.recv_timeout(PATIENCE).ok()?;
+            if let Some((_, rest)) = line.split_once(text) {
+                return Some(rest.trim().to_owned());
+            }
+        }
+    }
+
+    /// Sends a signal to it.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
+    }
+
+    /// How large a file it may write, in bytes: all later writes beyond that fail as on a full disk.
+    pub(crate) fn limit_files(&self, limit: &str) {
+        let (id, limit) = (self.child.id().to_string(), format!("--fsize={limit}:"));
+        assert!(Command::new("prlimit").args(["--pid", &id, &limit]).status().unwrap().success());
+    }
+
     /// What it wrote to stderr until now.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
@@ -263,9 +313,13 @@ impl Service {
     }
 
     /// SIGTERM, and its end.
-    pub(crate) fn stop(mut self) -> ExitStatus {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    pub(crate) fn stop(self) -> ExitStatus {
+        self.signal("-TERM");
+        self.end()
+    }
+
+    /// Its end, which is on its way.
+    pub(crate) fn end(mut self) -> ExitStatus {
         wait_for("the service stops after SIGTERM", PATIENCE.as_secs(), || self.child.try_wait().unwrap())
     }
 }

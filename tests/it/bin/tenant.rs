@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 use tokio::runtime::Runtime;
 use watchfloor::clock::Clock;
-use watchfloor::sandbox::{Ledger, Options, Sandbox, Source, World};
+use watchfloor::sandbox::{Faults, Ledger, Options, Sandbox, Source, World};
 
 use super::HOOK_TOKEN;
 
@@ -114,8 +114,34 @@ impl Tenant {
         })
     }
 
+    /// A GET: status, `Retry-After` and text; `None` where nobody answers.
+    pub(crate) fn get(&self, url: &str) -> Option<(u16, Option<String>, String)> {
+        self.runtime.block_on(async {
+            let response = self.http.get(url).send().await.ok()?;
+            let after = response.headers().get("retry-after").and_then(|it| Some(it.to_str().ok()?.to_owned()));
+            Some((response.status().as_u16(), after, response.text().await.ok()?))
+        })
+    }
+
+    /// Calls the webhook `w` as it should be called: status and `Retry-After`.
+    pub(crate) fn knock(&self, url: &str, body: &Json) -> Option<(u16, Option<String>)> {
+        let request = self.http.post(format!("{url}/hooks/w")).bearer_auth(HOOK_TOKEN).json(body);
+        self.runtime.block_on(async {
+            let response = request.send().await.ok()?;
+            let after = response.headers().get("retry-after").and_then(|it| Some(it.to_str().ok()?.to_owned()));
+            Some((response.status().as_u16(), after))
+        })
+    }
+
+    /// What goes wrong from now on.
+    pub(crate) fn fail(&self, faults: &Faults) {
+        let (status, answer) =
+            self.post(&format!("http://{}/_sandbox/faults", self.http_addr()), &[], json!(faults).to_string());
+        assert_eq!(status, 200, "{answer}");
+    }
+
     /// The text behind a URL.
-    pub(crate) fn get(&self, url: &str) -> String {
+    pub(crate) fn text(&self, url: &str) -> String {
         self.runtime.block_on(async { self.http.get(url).send().await.unwrap().text().await.unwrap() })
     }
 

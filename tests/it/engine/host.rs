@@ -127,6 +127,8 @@ pub(crate) struct Host<'a> {
     waiting: VecDeque<(OpId, Target)>,
     counts: BTreeMap<String, usize>,
     verdict: Verdict,
+    /// Verdicts that come before the constant one.
+    first: VecDeque<Verdict>,
     trouble: Trouble,
     /// Whether it still waits for a person, and as which operation.
     waits: Option<OpId>,
@@ -153,6 +155,7 @@ impl<'a> Host<'a> {
             waiting: VecDeque::new(),
             counts: BTreeMap::new(),
             verdict: Verdict::Go,
+            first: VecDeque::new(),
             trouble: Trouble::default(),
             waits: None,
             retries: 0,
@@ -163,6 +166,11 @@ impl<'a> Host<'a> {
 
     pub(crate) fn verdict(mut self, verdict: Verdict) -> Self {
         self.verdict = verdict;
+        self
+    }
+
+    pub(crate) fn first(mut self, verdicts: impl IntoIterator<Item = Verdict>) -> Self {
+        self.first.extend(verdicts);
         self
     }
 
@@ -361,7 +369,7 @@ impl<'a> Host<'a> {
                 self.lock(op, target);
             }
             Command::Check { op, .. } => {
-                let verdict = self.verdict.clone();
+                let verdict = self.first.pop_front().unwrap_or_else(|| self.verdict.clone());
                 push(op, InputKind::Checked { op, verdict });
             }
             Command::Call { op, call } => {

@@ -213,6 +213,43 @@ fn a_question_parks_the_run_and_a_refusal_fails_it() {
 }
 
 #[test]
+fn what_was_held_back_uses_up_nothing_and_is_asked_again_from_the_lock_on() {
+    let checked = flow(ISOLATE);
+    // Held by the guard before it was ever sent: the target is let go, and looked at again when the turn comes.
+    let story = Host::new(&checked, trigger()).first([Verdict::Again, Verdict::Again]).run(&mut tenant(|_, _| None));
+    let look = "look:mde.list_machine_actions";
+    assert_eq!(story.calls, ["mde.get_alert", look, look, look, "mde.isolate_machine", "email.send"]);
+    let text = story.transcript.concat();
+    let (unlocks, locks) = (text.matches("\"unlock").count(), text.matches("\"lock").count());
+    assert_eq!((unlocks, locks), (3, 3), "{text}");
+    // Held at the last moment, many times more often than there are tries: no time passes and nothing fails.
+    let held = |_: &Call, nth: usize| {
+        let code = "held".to_owned();
+        (nth < 30).then(|| Outcome::NotSent { code, message: "everything is paused".into(), transient: true })
+    };
+    let story = run(|call, nth| if call.purpose == Purpose::Main { held(call, nth) } else { None });
+    assert_eq!(story.status(), "succeeded");
+    assert_eq!(story.ended.unwrap().to_string(), START);
+    assert_eq!(story.effects, [("email.send".into(), 1), ("mde.isolate_machine".into(), 1)].into());
+}
+
+#[test]
+fn a_flow_that_handles_errors_hears_once_of_a_connection_that_stays_away() {
+    let text = ISOLATE.replace("      - action: email.send", "      - on_error: continue\n        action: email.send");
+    let checked = flow(&text);
+    let away = |call: &Call, _: usize| {
+        assert_eq!(call.handled, &*call.action.name == "email.send", "{}", call.action.name);
+        let code = "unavailable".to_owned();
+        (call.handled).then(|| Outcome::NotSent { code, message: "it fails".into(), transient: true })
+    };
+    let story = Host::new(&checked, trigger()).run(&mut tenant(away));
+    assert_eq!((story.status().as_str(), story.calls.len()), ("succeeded", 4), "it is not tried again");
+    let unavailable = Verdict::Unavailable { message: "it fails".into() };
+    let story = Host::new(&checked, trigger()).first([Verdict::Go, unavailable]).run(&mut tenant(|_, _| None));
+    assert_eq!((story.status().as_str(), story.calls.len()), ("succeeded", 3));
+}
+
+#[test]
 fn every_message_twice_changes_nothing() {
     let checked = flow(ISOLATE);
     let calm = run(|_, _| None);
