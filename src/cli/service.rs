@@ -91,8 +91,7 @@ pub(super) async fn start(plan: Plan) -> Result<Service, Error> {
     let (flows, activations) = begin(&*store, flows, &config, &catalog, stock.clone(), (from, now)).await?;
     let open = open_runs(&*store).map_err(runs::failed)?;
     let holds = client.holds();
-    holds.load(&*store).map_err(runs::failed)?;
-    holds.restored(&*store, now).await.map_err(runs::failed)?;
+    holds.take_over(&*store, now).await.map_err(runs::failed)?;
     let gate = Arc::new(Gate::new(open, config.max_backlog).holding(Arc::clone(&holds)));
     let pinned = Arc::new(Pinned::new(Arc::clone(&store), flows.clone(), Arc::clone(&catalog)));
     let worker = Worker::start(Deps {

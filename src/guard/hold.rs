@@ -125,6 +125,15 @@ impl Holds {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What a service begins with: the pauses that the store has, and one more where it is a restored copy.
+    ///
+    /// # Errors
+    /// As `load` and `restored`.
+    pub async fn take_over(&self, store: &dyn Store, now: Timestamp) -> Result<(), StoreError> {
+        self.load(store)?;
+        self.restored(store, now).await
+    }
+
     /// Takes the pauses over that the store has. Call it before anything is sent.
     ///
     /// # Errors
