@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::State;
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json as Reply, Router};
@@ -19,7 +18,6 @@ use subtle::ConstantTimeEq;
 use super::pause::Change;
 use super::runs;
 use super::service::Handle;
-use crate::connector::Http;
 use crate::error::{Error, ExitCode};
 use crate::flow::model::Mode;
 use crate::id::RunId;
@@ -30,9 +28,6 @@ use crate::worker::{Told, Word};
 
 const FILE: &str = "control.json";
 const MAX_BODY: usize = 256 * 1024;
-/// How long a command waits for the service, and the longest answer it takes, in bytes.
-const PATIENCE: Duration = Duration::from_secs(60);
-const ANSWER: usize = 8 << 20;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Address {
@@ -294,24 +289,24 @@ pub(super) fn call(store: &Path, what: &str, body: &Json) -> Result<Json, Error>
     let address = address(store).ok_or_else(absent)?;
     let runtime = super::runtime()?;
     runtime.block_on(async {
-        let http = Http::local().map_err(|error| Error::unavailable(format!("asking the service: {error}")))?;
-        let failed = |what: &str| Error::new(ExitCode::Temporary, format!("asking the service: {what}"));
-        let uri =
-            Uri::try_from(format!("{}/control/{what}", address.url)).map_err(|error| failed(&error.to_string()))?;
-        let bearer =
-            HeaderValue::try_from(format!("Bearer {}", address.token)).map_err(|error| failed(&error.to_string()))?;
-        let headers = [(CONTENT_TYPE, HeaderValue::from_static("application/json")), (AUTHORIZATION, bearer)];
-        let body = Some(body.to_string().into());
-        let asked = async {
-            let response = http.exchange(Method::POST, uri, headers.into_iter().collect(), body).await;
-            let response =
-                response.map_err(|error| if error.is_connect() { absent() } else { failed(&error.to_string()) })?;
-            let fine = (200..300).contains(&response.status);
-            let answer = response.read(ANSWER).await.map_err(|_| failed("its answer broke off"))?;
-            Ok((fine, answer))
-        };
-        let (fine, answer) = tokio::time::timeout(PATIENCE, asked).await.map_err(|_| failed("it did not answer"))??;
-        let answer: Json = serde_json::from_slice(&answer)
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(Duration::from_secs(60))
+            .build()
+            .map_err(|error| Error::unavailable(format!("asking the service: {error}")))?;
+        let request = client.post(format!("{}/control/{what}", address.url)).bearer_auth(&address.token).json(body);
+        let response = request.send().await.map_err(|error| {
+            if error.is_connect() {
+                absent()
+            } else {
+                Error::new(ExitCode::Temporary, format!("asking the service: {error}"))
+            }
+        })?;
+        let fine = response.status().is_success();
+        let answer: Json = response
+            .json()
+            .await
             .map_err(|error| Error::new(ExitCode::Temporary, format!("reading the service's answer: {error}")))?;
         if fine { Ok(answer) } else { Err(refusal(&answer)) }
     })

@@ -311,7 +311,7 @@ impl Running {
 
 /// The host of the address that links begin with.
 pub(super) fn public_host(config: &Config) -> Option<String> {
-    let url = url::Url::parse(config.public_url.as_deref()?).ok()?;
+    let url = reqwest::Url::parse(config.public_url.as_deref()?).ok()?;
     url.host_str().map(str::to_owned)
 }
 

@@ -240,7 +240,7 @@ impl Checker<'_> {
     /// A base URL without its last slash. `http` only where the traffic can't leave the machine.
     fn url(&self, place: &str, text: &str, link_local: bool) -> Result<String, Error> {
         let wrong = |message: &str| self.fault(place, message);
-        let url = url::Url::parse(text).map_err(|_| wrong("this is no URL; wanted one such as `https://host`"))?;
+        let url = reqwest::Url::parse(text).map_err(|_| wrong("this is no URL; wanted one such as `https://host`"))?;
         let host = url.host_str().ok_or_else(|| wrong("the URL has no host"))?;
         if !url.username().is_empty() || url.password().is_some() {
             return Err(wrong("a URL carries no user or password; use `credential:`"));
@@ -535,7 +535,7 @@ fn fine_name(name: &str) -> bool {
 
 /// Whether links to this URL lead away from this machine, so that something carries calls to it.
 fn beyond_this_machine(url: &str) -> bool {
-    url::Url::parse(url).ok().and_then(|url| url.host_str().map(|host| !loopback(host))).unwrap_or(true)
+    reqwest::Url::parse(url).ok().and_then(|url| url.host_str().map(|host| !loopback(host))).unwrap_or(true)
 }
 
 /// Whether a host can only be this machine.

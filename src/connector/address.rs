@@ -2,13 +2,9 @@
 //! could reach the metadata service of the cloud, the host itself, or what stands beside it.
 
 use std::fmt;
-use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
-use hyper_util::client::legacy::connect::dns::Name;
-use tower_service::Service;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 /// A name that led to no address we talk to.
 #[derive(Debug)]
@@ -26,54 +22,21 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// A name that does not resolve.
+/// A resolver that gives public addresses only. The client connects to exactly what it gives, so an answer that changes
+/// between the check and the connection changes nothing.
 #[derive(Debug)]
-pub(super) struct NoName(std::io::Error);
+pub(super) struct Public;
 
-impl fmt::Display for NoName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for NoName {}
-
-/// Which addresses a resolver gives. The client connects to exactly those, so an answer that changes between the check and
-/// the connection changes nothing.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Names {
-    Any,
-    Public,
-}
-
-type Found = Result<std::vec::IntoIter<SocketAddr>, Box<dyn std::error::Error + Send + Sync>>;
-
-impl Names {
-    async fn resolve(self, name: &str) -> Found {
-        let mut found: Vec<SocketAddr> = tokio::net::lookup_host((name, 0)).await.map_err(NoName)?.collect();
-        let any = !found.is_empty();
-        if matches!(self, Names::Public) {
-            found.retain(|address| is_public(address.ip()));
-        }
-        if found.is_empty() && any {
-            return Err(Refused(name.to_owned()).into());
-        }
-        Ok(found.into_iter())
-    }
-}
-
-impl Service<Name> for Names {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
-    type Future = Pin<Box<dyn Future<Output = Found> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        let names = *self;
-        Box::pin(async move { names.resolve(name.as_str()).await })
+impl Resolve for Public {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let public: Vec<SocketAddr> = found.iter().filter(|addr| is_public(addr.ip())).copied().collect();
+            if public.is_empty() && !found.is_empty() {
+                return Err(Refused(name.as_str().to_owned()).into());
+            }
+            Ok(Box::new(public.into_iter()) as Addrs)
+        })
     }
 }
 
@@ -168,9 +131,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_leads_home_is_refused() {
-        assert!(Names::Any.resolve("localhost").await.is_ok());
-        let found = Names::Public.resolve("localhost").await;
-        let error = found.expect_err("localhost must not resolve");
+        let found = Public.resolve("localhost".parse().unwrap()).await;
+        let error = found.err().expect("localhost must not resolve");
         assert!(error.downcast_ref::<Refused>().is_some(), "{error}");
     }
 }

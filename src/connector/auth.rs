@@ -9,12 +9,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Uri};
+use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use serde_json::Value as Json;
 use tokio::time::Instant;
 
-use super::http::Http;
 use super::{answer, wire};
 use crate::catalog::ConnectionKind;
 use crate::config::{Connection, Credential, Entra, Secret};
@@ -27,8 +25,6 @@ const AHEAD: Duration = Duration::from_secs(300);
 const REFUSED: Duration = Duration::from_secs(30);
 const FAILED: Duration = Duration::from_secs(1);
 const TOKEN_CAP: usize = 256 << 10;
-/// How long an authority may take to answer.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The credential of one connection.
 #[derive(Clone)]
@@ -48,7 +44,11 @@ pub(super) struct Ticket {
 
 impl Auth {
     /// Reads the secrets of a connection; each is told to `secret`, so that it can be masked.
-    pub(super) fn open(connection: &Connection, http: &Http, secret: &mut dyn FnMut(&str)) -> Result<Self, Error> {
+    pub(super) fn open(
+        connection: &Connection,
+        http: &reqwest::Client,
+        secret: &mut dyn FnMut(&str),
+    ) -> Result<Self, Error> {
         let name = &connection.name;
         let mut read = |reference: &crate::config::SecretRef| {
             let found = reference
@@ -138,7 +138,7 @@ impl Token {
 /// The tokens of one connection.
 pub(super) struct Tokens {
     connection: Arc<str>,
-    http: Http,
+    http: reqwest::Client,
     source: Source,
     current: RwLock<Option<Arc<Token>>>,
     /// Whoever holds it fetches; the value is the last refusal and when it may be asked again.
@@ -152,7 +152,13 @@ enum Source {
 }
 
 impl Tokens {
-    fn new(connection: &Arc<str>, entra: &Entra, secret: Option<Secret>, scope: String, http: &Http) -> Self {
+    fn new(
+        connection: &Arc<str>,
+        entra: &Entra,
+        secret: Option<Secret>,
+        scope: String,
+        http: &reqwest::Client,
+    ) -> Self {
         let source = match secret {
             Some(secret) if !entra.managed_identity => Source::Secret {
                 url: format!("{}/{}/oauth2/v2.0/token", entra.authority.trim_end_matches('/'), entra.tenant_id),
@@ -165,7 +171,7 @@ impl Tokens {
                 let resource = scope.strip_suffix("/.default").unwrap_or(&scope);
                 let query = [("api-version", "2018-02-01"), ("resource", resource), ("client_id", &entra.client_id)];
                 let query = query.iter().filter(|(_, value)| !value.is_empty());
-                let url = url::Url::parse_with_params(&format!("{base}/metadata/identity/oauth2/token"), query);
+                let url = reqwest::Url::parse_with_params(&format!("{base}/metadata/identity/oauth2/token"), query);
                 Source::Identity { url: url.map(String::from).unwrap_or_default() }
             }
         };
@@ -243,14 +249,28 @@ impl Tokens {
 
     async fn ask(&self) -> Result<Token, Outcome> {
         let name = &self.connection;
-        let asked = Instant::now();
-        let (status, body) = match tokio::time::timeout(PATIENCE, self.request()).await {
-            Ok(answer) => answer?,
-            Err(_) => {
-                let why = format!("the token endpoint did not answer within {} s", PATIENCE.as_secs());
-                return Err(not_sent("token", &format!("connection {name}: {why}"), true));
-            }
+        let request = match &self.source {
+            Source::Secret { url, client_id, secret, scope } => self.http.post(url).form(&[
+                ("grant_type", "client_credentials"),
+                ("client_id", client_id),
+                ("client_secret", secret.expose()),
+                ("scope", scope),
+            ]),
+            Source::Identity { url } => self.http.get(url).header("Metadata", "true"),
         };
+        let asked = Instant::now();
+        let response = request.timeout(Duration::from_secs(30)).send().await.map_err(|error| {
+            let (Outcome::NotSent { message, .. } | Outcome::Unknown { message, .. }) =
+                wire::failure(&error, "the token endpoint")
+            else {
+                return not_sent("token", "the token endpoint can't be reached", true);
+            };
+            not_sent("token", &format!("connection {name}: {message}"), true)
+        })?;
+        let status = response.status().as_u16();
+        let body = wire::read(response, TOKEN_CAP).await.map_err(|_| {
+            not_sent("token", &format!("connection {name}: the token endpoint's answer broke off"), true)
+        })?;
         if status != 200 {
             return Err(self.refused(status, &body));
         }
@@ -262,47 +282,6 @@ impl Tokens {
                 true,
             )
         })
-    }
-
-    async fn request(&self) -> Result<(u16, Vec<u8>), Outcome> {
-        let name = &self.connection;
-        let mut headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static("application/json"))]);
-        let (method, url, form) = match &self.source {
-            Source::Secret { url, client_id, secret, scope } => {
-                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
-                let form = url::form_urlencoded::Serializer::new(String::new())
-                    .append_pair("grant_type", "client_credentials")
-                    .append_pair("client_id", client_id)
-                    .append_pair("client_secret", secret.expose())
-                    .append_pair("scope", scope)
-                    .finish();
-                (Method::POST, url, Some(form.into()))
-            }
-            Source::Identity { url } => {
-                headers.insert("metadata", HeaderValue::from_static("true"));
-                (Method::GET, url, None)
-            }
-        };
-        let url = Uri::try_from(url).map_err(|error| {
-            not_sent(
-                "token",
-                &format!("connection {name}: the address of the token endpoint is no URL: {error}"),
-                false,
-            )
-        })?;
-        let response = self.http.exchange(method, url, headers, form).await.map_err(|error| {
-            let (Outcome::NotSent { message, .. } | Outcome::Unknown { message, .. }) =
-                wire::failure(&error, "the token endpoint")
-            else {
-                return not_sent("token", "the token endpoint can't be reached", true);
-            };
-            not_sent("token", &format!("connection {name}: {message}"), true)
-        })?;
-        let status = response.status;
-        let body = response.read(TOKEN_CAP).await.map_err(|_| {
-            not_sent("token", &format!("connection {name}: the token endpoint's answer broke off"), true)
-        })?;
-        Ok((status, body))
     }
 
     fn refused(&self, status: u16, body: &[u8]) -> Outcome {

@@ -5,18 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use http::{Method, Uri};
-use url::Url;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::{Method, Url};
 
-use super::address::{self, Names};
-use super::answer;
 use super::auth::{Auth, Ticket};
-use super::http::{Http, ReadError, Roots};
 use super::mail::Mailer;
 use super::rate::Limits;
 use super::redact::Scrubber;
-use super::wire::{self, Stage};
+use super::wire::{self, ReadError, Stage};
+use super::{address, answer};
 use crate::catalog::ConnectionKind;
 use crate::clock::Clock;
 use crate::config::{Config, Connection, Credential, Tls};
@@ -28,7 +25,7 @@ pub(super) struct Conn {
     pub(super) kind: ConnectionKind,
     /// Scheme, host and perhaps a path; for Teams the whole secret address. `None` for mail.
     base: Option<Url>,
-    http: Http,
+    http: reqwest::Client,
     auth: Auth,
     pub(super) limits: Arc<Limits>,
     pub(super) mailer: Option<Mailer>,
@@ -42,8 +39,7 @@ pub(super) struct Conn {
 #[derive(Clone, Debug)]
 pub(super) struct Outgoing {
     pub(super) method: Method,
-    /// Below the base, or of the same origin where the service gave it.
-    pub(super) url: String,
+    pub(super) url: Url,
     pub(super) headers: HeaderMap,
     pub(super) body: Option<Bytes>,
 }
@@ -73,7 +69,7 @@ impl Conn {
     pub(super) fn open(
         connection: &Connection,
         config: &Config,
-        plain: &Http,
+        plain: &reqwest::Client,
         clock: &Clock,
         limits: Option<Arc<Limits>>,
     ) -> Result<Self, Error> {
@@ -81,7 +77,7 @@ impl Conn {
         let mut scrubber = Scrubber::default();
         let base = base(connection, &mut scrubber)?;
         let plain = match &connection.ca_file {
-            Some(file) => build(Roots::System(wire::roots_of(file, name)?), Names::Any, name)?,
+            Some(file) => build(wire::with_roots(wire::builder(), file, name)?, name)?,
             None => plain.clone(),
         };
         let http = match &base {
@@ -95,8 +91,11 @@ impl Conn {
             Some(url)
                 if connection.kind == ConnectionKind::Http && !connection.allow_private && url.domain().is_some() =>
             {
-                let roots = connection.ca_file.as_ref().map(|file| wire::roots_of(file, name)).transpose()?;
-                build(Roots::System(roots.unwrap_or_default()), Names::Public, name)?
+                let mut builder = wire::builder().dns_resolver(address::Public);
+                if let Some(file) = &connection.ca_file {
+                    builder = wire::with_roots(builder, file, name)?;
+                }
+                build(builder, name)?
             }
             _ => plain.clone(),
         };
@@ -153,14 +152,11 @@ impl Conn {
     }
 
     /// The URL of a path below the base. The path begins with a slash and may hold a query.
-    pub(super) fn url(&self, path: &str) -> Result<String, Outcome> {
+    pub(super) fn url(&self, path: &str) -> Result<Url, Outcome> {
         let base = self.base()?;
         let text = format!("{}{path}", base.as_str().trim_end_matches('/'));
-        if is_plain(path) {
-            return Ok(text);
-        }
         let url = Url::parse(&text).ok().filter(|url| !climbs(path) && below(base, url));
-        url.map(String::from).ok_or_else(|| {
+        url.ok_or_else(|| {
             refuse(
                 "bad_input",
                 format!("the path {:?} leads out of the connection {}", answer::clean(path, 200), self.name),
@@ -169,10 +165,10 @@ impl Conn {
     }
 
     /// A whole URL that a flow gave: below the base like any path.
-    pub(super) fn within(&self, text: &str) -> Result<String, Outcome> {
+    pub(super) fn within(&self, text: &str) -> Result<Url, Outcome> {
         let base = self.base()?;
         let url = Url::parse(text).ok().filter(|url| !climbs(text) && below(base, url));
-        url.map(String::from).ok_or_else(|| {
+        url.ok_or_else(|| {
             let shown = answer::clean(text, 200);
             refuse(
                 "address_refused",
@@ -182,10 +178,10 @@ impl Conn {
     }
 
     /// The URL of a link that the service gave: the same origin only.
-    pub(super) fn follow(&self, link: &str) -> Result<String, Outcome> {
+    pub(super) fn follow(&self, link: &str) -> Result<Url, Outcome> {
         let base = self.base()?;
         let url = Url::parse(link).ok().filter(|url| same_origin(base, url));
-        url.map(String::from).ok_or_else(|| {
+        url.ok_or_else(|| {
             wire::unknown(
                 200,
                 "foreign_link",
@@ -231,8 +227,7 @@ impl Conn {
         let mut url = self.base()?.clone();
         url.set_path("/");
         url.set_query(None);
-        let raw =
-            self.exchange(&Outgoing::json(Method::HEAD, url.into(), None), &"default".into(), 1 << 16, stage).await?;
+        let raw = self.exchange(&Outgoing::json(Method::HEAD, url, None), &"default".into(), 1 << 16, stage).await?;
         match raw.status {
             // 501 is an answer about HEAD.
             500.. if raw.status != 501 => Err(raw.failed(&self.clock)),
@@ -241,32 +236,31 @@ impl Conn {
     }
 
     async fn once(&self, out: &Outgoing, ticket: &Ticket, cap: usize, stage: &Stage) -> Result<Raw, Outcome> {
+        let mut request = self.http.request(out.method.clone(), out.url.clone());
         let mut headers = out.headers.clone();
         headers.extend(self.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
         if let Some((name, value)) = &ticket.header {
             headers.insert(name.clone(), value.clone());
         }
-        let host = || self.base.as_ref().and_then(Url::host_str).unwrap_or("the service");
-        let uri = Uri::try_from(&*out.url).map_err(|error| Outcome::NotSent {
-            code: "bad_request".into(),
-            message: format!("the request to {} can't be built: {error}", host()),
-            transient: false,
-        })?;
+        request = request.headers(headers);
+        if let Some(body) = &out.body {
+            request = request.body(body.clone());
+        }
         stage.go()?;
-        let response = self.http.exchange(out.method.clone(), uri, headers, out.body.clone()).await;
-        let response = response.map_err(|error| self.scrub(wire::failure(&error, host())))?;
-        let status = response.status;
-        let headers = self.told(&response.headers, ticket);
-        let body = match response.read(cap).await {
+        let host = out.url.host_str().unwrap_or("the service").to_owned();
+        let response = request.send().await.map_err(|error| self.scrub(wire::failure(&error, &host)))?;
+        let status = response.status().as_u16();
+        let headers = self.told(response.headers(), ticket);
+        let body = match wire::read(response, cap).await {
             Ok(body) => body,
             // The status alone says what was done; what was said about it is lost.
             Err(_) if !(200..300).contains(&status) => Vec::new(),
             Err(ReadError::TooLarge) => {
-                let message = format!("the answer of {} is longer than {} MiB; ask for less", host(), cap >> 20);
+                let message = format!("the answer of {host} is longer than {} MiB; ask for less", cap >> 20);
                 return Err(wire::unknown(status, "answer_too_large", message));
             }
             Err(ReadError::Broken(why)) => {
-                return Err(wire::unknown(status, "truncated", format!("the answer of {} broke off: {why}", host())));
+                return Err(wire::unknown(status, "truncated", format!("the answer of {host} broke off: {why}")));
             }
         };
         Ok(Raw { status, headers, body: self.scrubber.body(body, ticket.token.as_deref()) })
@@ -305,7 +299,7 @@ impl Conn {
 }
 
 impl Outgoing {
-    pub(super) fn json(method: Method, url: String, body: Option<&serde_json::Value>) -> Self {
+    pub(super) fn json(method: Method, url: Url, body: Option<&serde_json::Value>) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         if body.is_some() {
@@ -322,7 +316,7 @@ pub(super) fn refuse(code: &str, message: String) -> Outcome {
 
 /// The client that all connections share which need nothing of their own. Where nothing speaks TLS, the system's roots of
 /// trust stay unread: they cost a demo more time and memory than all else.
-pub(super) fn plain(config: &Config) -> Result<Http, Error> {
+pub(super) fn plain(config: &Config) -> Result<reqwest::Client, Error> {
     let tls = config.connections.values().any(|connection| {
         let local = |url: &str| url.starts_with("http://");
         let entra = match &connection.credential {
@@ -333,11 +327,12 @@ pub(super) fn plain(config: &Config) -> Result<Http, Error> {
         let web = connection.kind != ConnectionKind::Email && !connection.base_url.as_deref().is_some_and(local);
         entra || (web && !mail)
     });
-    build(if tls { Roots::System(Vec::new()) } else { Roots::Nobody }, Names::Any, "all")
+    let builder = if tls { wire::builder() } else { wire::builder().tls_certs_only([]) };
+    build(builder, "all")
 }
 
-fn build(roots: Roots, names: Names, name: &str) -> Result<Http, Error> {
-    Http::open(roots, names).map_err(|error| {
+fn build(builder: reqwest::ClientBuilder, name: &str) -> Result<reqwest::Client, Error> {
+    builder.build().map_err(|error| {
         Error::config(format!("connection {name}: setting up TLS: {error}"))
             .help("install the system's CA certificates (package ca-certificates), or give the connection a ca_file")
     })
@@ -406,24 +401,11 @@ fn is_loopback(url: &Url) -> bool {
     url.host_str() == Some("localhost") || literal(url).is_some_and(|ip| ip.is_loopback())
 }
 
-/// Whether a path stays as it is and where it is however a URL is parsed: letters, digits and a few marks, no segment that
-/// begins with a dot, and what a `%` hides in the query alone. Nearly all paths are of this kind.
-fn is_plain(path: &str) -> bool {
-    let (path, query) = path.split_once('?').unwrap_or((path, ""));
-    let common = |b: u8| b.is_ascii_alphanumeric() || b"-_.~:@!$&()*+,;=/".contains(&b);
-    path.starts_with('/')
-        && !path.contains("/.")
-        && path.bytes().all(common)
-        && query.bytes().all(|b| common(b) || b == b'%')
-}
-
 /// Whether a path has a segment of dots, in any spelling that a parser would resolve. Looked at before parsing, since what
 /// was listed or shown to people is the text as it stands.
 fn climbs(path: &str) -> bool {
     let path = path.split(['?', '#']).next().unwrap_or("");
-    // Only what begins with a dot, in whatever spelling, can be all dots: most segments need no second look.
-    let dotted = |segment: &&str| segment.starts_with(|c: char| matches!(c, '.' | '%') || c.is_control());
-    path.split(['/', '\\']).filter(dotted).any(|segment| {
+    path.split(['/', '\\']).any(|segment| {
         let seen: String = segment.chars().filter(|c| !c.is_control()).collect();
         matches!(&*seen.to_ascii_lowercase().replace("%2e", "."), "." | "..")
     })
@@ -473,23 +455,6 @@ mod tests {
             "/\\..\\other/../..",
         ] {
             assert!(!inside(bad), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_plain_path_is_what_parsing_makes_of_it() {
-        let base = Url::parse("https://api.example/tenant").unwrap();
-        for plain in ["/api/alerts/da1_-2", "/a/b.c/d~e", "/a?$filter=a%20eq%20%27x%27&b=c%2Fd", "/a//b", "/v1.0/@me:x"]
-        {
-            let text = format!("{base}{plain}");
-            let url = Url::parse(&text).unwrap();
-            assert!(is_plain(plain) && !climbs(plain) && below(&base, &url) && url.as_str() == text, "{plain}");
-        }
-        for other in [
-            "", "x", "/../x", "/.x", "/a/.", "/a/..", "/%2e%2e", "/a%2Fb", "/a\\b", "/a b", "/a#b", "/a?b#c", "/é",
-            "/a?b='c'", "?a",
-        ] {
-            assert!(!is_plain(other), "{other}");
         }
     }
 

@@ -8,7 +8,6 @@ pub mod client;
 mod client_tests;
 mod conn;
 pub mod entity;
-mod http;
 mod leave;
 pub mod mail;
 #[cfg(test)]
@@ -27,4 +26,3 @@ mod web;
 mod wire;
 
 pub use client::{Client, Reply};
-pub(crate) use http::Http;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use http::Method;
-use http::header::{HeaderName, HeaderValue};
+use reqwest::Method;
+use reqwest::header::{HeaderName, HeaderValue};
 use serde_json::{Value as Json, json};
 
 use super::conn::{Conn, Outgoing, Raw, refuse};
@@ -181,7 +181,7 @@ impl Attempt {
 
     async fn post(&self) -> Got {
         let message = teams::message(&self.inputs).map_err(|why| bare(refuse("bad_input", why)))?;
-        let url = self.conn.base().map_err(bare)?.to_string();
+        let url = self.conn.base().map_err(bare)?.clone();
         let out = Outgoing::json(Method::POST, url, Some(&message));
         let cap = wire::cap(&self.action);
         let raw = self.conn.exchange(&out, &self.action.rate_class, cap, &self.stage).await.map_err(bare)?;

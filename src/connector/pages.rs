@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use http::Method;
+use reqwest::Method;
 use serde_json::Value as Json;
 
 use super::client::FETCH;
@@ -80,7 +80,7 @@ fn append(whole: &mut Json, page: Json) {
 }
 
 fn key(out: &Outgoing) -> (String, Option<bytes::Bytes>) {
-    (out.url.clone(), out.body.clone())
+    (out.url.to_string(), out.body.clone())
 }
 
 fn endless(attempt: &Attempt, what: &str) -> Outcome {

@@ -94,7 +94,7 @@ fn link(inputs: &Map) -> Result<Option<String>, String> {
     let Some(text) = inputs.get("link").and_then(Value::as_str).filter(|text| !text.is_empty()) else {
         return Ok(None);
     };
-    match url::Url::parse(text) {
+    match reqwest::Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "https" | "http") && text.len() <= 2000 => Ok(Some(url.into())),
         _ => Err(format!("link: {:?} is no https address", answer::clean(text, 120))),
     }

@@ -2,8 +2,8 @@
 //! `address`; here it is put together and its answer is given the shape of `HttpAnswer`.
 
 use bytes::Bytes;
-use http::Method;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::Method;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value as Json, json};
 
 use super::conn::{Conn, Outgoing, Raw, refuse};
@@ -47,9 +47,7 @@ pub(super) fn request(conn: &Conn, inputs: &Map) -> Result<Outgoing, Outcome> {
         (None, None) => conn.url("")?,
     };
     if let Some(query) = inputs.get("query").and_then(Value::as_map).filter(|query| !query.is_empty()) {
-        let bad = |error| bad(format!("query: it can't be added to {:?}: {error}", super::answer::clean(&url, 200)));
-        let mut parsed = url::Url::parse(&url).map_err(bad)?;
-        let mut pairs = parsed.query_pairs_mut();
+        let mut pairs = url.query_pairs_mut();
         for (key, value) in query {
             match value {
                 Value::List(items) => items.iter().for_each(|item| {
@@ -60,8 +58,6 @@ pub(super) fn request(conn: &Conn, inputs: &Map) -> Result<Outgoing, Outcome> {
                 }
             }
         }
-        drop(pairs);
-        url = parsed.into();
     }
     let (body, kind) = match (inputs.get("body"), text("text")) {
         (Some(_), Some(_)) => return Err(bad("give body or text, not both".into())),

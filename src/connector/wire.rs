@@ -1,14 +1,11 @@
-//! What a failed exchange proves about the request, how long an answer may be, and whom a connection trusts.
+//! HTTP below the actions: clients that follow nothing and trust no environment, bodies read with a bound, and what a
+//! failed exchange proves about the request.
 //!
-//! Not here: the client (`http`), which request (`request`), whose answer means what (`answer`).
+//! Not here: which request (`request`), whose answer means what (`answer`).
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-
-use hyper_util::client::legacy;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 
 use super::leave::Leave;
 use crate::catalog::{Action, Context, Effect, Paging};
@@ -73,10 +70,30 @@ impl Stage {
     }
 }
 
-/// The certificates of a PEM file.
-pub(super) fn roots_of(file: &Path, connection: &str) -> Result<Vec<CertificateDer<'static>>, Error> {
+/// The common ground of all our HTTP clients. No redirect, no proxy of the environment, no retry, HTTP/1.1 only: whatever
+/// is sent is sent once, by us, to the host that the configuration names.
+pub(super) fn builder() -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .user_agent(concat!("watchfloor/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .no_proxy()
+        .http1_only()
+        .tcp_nodelay(true)
+        .connect_timeout(CONNECT)
+        .pool_max_idle_per_host(256)
+        // Shorter than any server's own idle limit, so that a request rarely meets a connection that is being closed.
+        .pool_idle_timeout(Duration::from_secs(30))
+}
+
+/// Adds the roots of trust of a PEM file.
+pub(super) fn with_roots(
+    builder: reqwest::ClientBuilder,
+    file: &Path,
+    connection: &str,
+) -> Result<reqwest::ClientBuilder, Error> {
     let pem = read_pem(file, connection)?;
-    let roots: Vec<_> = CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|error| {
+    let roots = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| {
         Error::config(format!("connection {connection}: the ca_file {} is no PEM: {error}", file.display()))
     })?;
     if roots.is_empty() {
@@ -85,7 +102,7 @@ pub(super) fn roots_of(file: &Path, connection: &str) -> Result<Vec<CertificateD
             file.display()
         )));
     }
-    Ok(roots)
+    Ok(builder.tls_certs_merge(roots))
 }
 
 pub(super) fn read_pem(file: &Path, connection: &str) -> Result<Vec<u8>, Error> {
@@ -94,22 +111,51 @@ pub(super) fn read_pem(file: &Path, connection: &str) -> Result<Vec<u8>, Error> 
     })
 }
 
+/// Why a body was not had.
+#[derive(Debug)]
+pub(super) enum ReadError {
+    TooLarge,
+    Broken(String),
+}
+
+/// Reads a body to its end, counting decoded bytes, so that a small compressed answer can't become a large one.
+pub(super) async fn read(mut response: reqwest::Response, cap: usize) -> Result<Vec<u8>, ReadError> {
+    let hint = usize::try_from(response.content_length().unwrap_or(0)).unwrap_or(0);
+    if hint > cap {
+        return Err(ReadError::TooLarge);
+    }
+    let mut body = Vec::with_capacity(hint.min(1 << 20));
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() > cap => return Err(ReadError::TooLarge),
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => return Ok(body),
+            Err(error) => return Err(ReadError::Broken(cause(&error))),
+        }
+    }
+}
+
 /// What a failed exchange proves: a request that never found a connection was not sent, anything later may have acted.
-pub(super) fn failure(error: &legacy::Error, host: &str) -> Outcome {
+pub(super) fn failure(error: &reqwest::Error, host: &str) -> Outcome {
     let cause = cause(error);
-    let late = find::<super::http::Late>(error).is_some()
-        || find::<std::io::Error>(error).is_some_and(|error| error.kind() == std::io::ErrorKind::TimedOut);
+    if error.is_builder() {
+        return Outcome::NotSent {
+            code: "bad_request".into(),
+            message: format!("the request to {host} can't be built: {cause}"),
+            transient: false,
+        };
+    }
     if !error.is_connect() {
-        let code = if late { "timeout" } else { "reset" };
+        let code = if error.is_timeout() { "timeout" } else { "reset" };
         return unknown(0, code, format!("no answer from {host}: {cause}"));
     }
     if let Some(refused) = find::<super::address::Refused>(error) {
         return Outcome::NotSent { code: "address_refused".into(), message: refused.to_string(), transient: false };
     }
     let lower = cause.to_ascii_lowercase();
-    let (code, message) = if find::<super::address::NoName>(error).is_some() {
+    let (code, message) = if error.is_dns() {
         ("dns", format!("the name {host} does not resolve: {cause}"))
-    } else if late {
+    } else if error.is_timeout() {
         ("connect", format!("no connection to {host} within {} s; check the network", CONNECT.as_secs()))
     } else if ["certificate", "tls", "handshake"].iter().any(|word| lower.contains(word)) {
         ("tls", format!("no trusted connection to {host}: {cause}; a private authority goes into ca_file"))
@@ -124,10 +170,13 @@ pub(super) fn unknown(status: u16, code: &str, message: impl Into<String>) -> Ou
 }
 
 /// The innermost cause, which says the most and never holds the URL (a URL can be a secret).
-pub(super) fn cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut last = error;
+fn cause(error: &reqwest::Error) -> String {
+    let mut last: &dyn std::error::Error = error;
     while let Some(next) = last.source() {
         last = next;
+    }
+    if std::ptr::addr_eq(last, std::ptr::from_ref(error)) {
+        return "the exchange failed".into();
     }
     super::answer::clean(&last.to_string(), 300)
 }

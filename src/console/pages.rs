@@ -85,7 +85,7 @@ pub(super) fn list(
 /// The list with the same filters, from a run on.
 fn link(filters: &Filters, before: Option<i64>) -> String {
     let pairs = [("flow", &filters.flow), ("status", &filters.status), ("key", &filters.key)];
-    let mut url = url::Url::parse("http://localhost/").ok();
+    let mut url = reqwest::Url::parse("http://localhost/").ok();
     if let Some(url) = &mut url {
         let mut query = url.query_pairs_mut();
         query.extend_pairs(pairs.iter().filter(|(_, text)| !text.is_empty()));
@@ -93,7 +93,7 @@ fn link(filters: &Filters, before: Option<i64>) -> String {
             query.append_pair("before", &before.to_string());
         }
     }
-    format!("/?{}", url.as_ref().and_then(url::Url::query).unwrap_or(""))
+    format!("/?{}", url.as_ref().and_then(reqwest::Url::query).unwrap_or(""))
 }
 
 pub(super) fn run(row: &RunRow, steps: &Result<Vec<Entry>, String>, blobs: &[Blob]) -> String {
