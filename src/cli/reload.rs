@@ -104,6 +104,8 @@ pub(super) struct Running {
     pub(super) store: Arc<dyn Store>,
     pub(super) catalog: Arc<Catalog>,
     pub(super) client: Client,
+    /// What the connections were opened with; where nothing of it has changed, they and their tokens stay.
+    pub(super) opened: Option<String>,
     pub(super) worker: Worker,
     pub(super) flows: Flows,
     pub(super) keys: Keys,
@@ -116,8 +118,7 @@ pub(super) struct Running {
 
 /// Reloads until the token is cancelled.
 pub(super) async fn run(mut running: Running, mut origin: Origin, stop: CancellationToken) {
-    // What was opened at the start; where nothing of it has changed, connections and their tokens stay.
-    let mut opened = fingerprint(&running.config).ok();
+    let mut opened = running.opened.take();
     loop {
         let doubted = tokio::select! {
             () = stop.cancelled() => return,
@@ -322,7 +323,7 @@ pub(super) fn unknown_triggers(config: &Config, catalog: &Catalog) -> Vec<String
 }
 
 /// What the connections are made of, their secrets and roots of trust included; never written anywhere.
-fn fingerprint(config: &Config) -> Result<String, String> {
+pub(super) fn fingerprint(config: &Config) -> Result<String, String> {
     let mut parts = vec![format!("{:?} {}", config.connections, config.in_flight)];
     for (_, secret) in config.secrets() {
         parts.push(secret.resolve()?.expose().to_owned());

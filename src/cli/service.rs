@@ -82,7 +82,7 @@ pub(super) async fn start(plan: Plan) -> Result<Service, Error> {
     tracing::info!(%address, "listening; starting");
     let front = Front::open(listener, host.clone())?;
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.store).map_err(runs::failed)?);
-    let client = Client::open(&config, Arc::clone(&catalog), clock.clone())?;
+    let (client, opened) = open(&config, &catalog, &clock)?;
     let keys = Keys::open(&config.webhooks).map_err(|mut faults| faults.swap_remove(0))?;
     let now = clock.now();
     let horizon = limits::horizon(&config.limits, flows.flows.iter().flat_map(|(card, _)| &card.limits));
@@ -133,13 +133,20 @@ pub(super) async fn start(plan: Plan) -> Result<Service, Error> {
         let store = Arc::clone(&store);
         #[rustfmt::skip]
         let running = Running {
-            config, activations, stock, store, catalog, client, worker, flows, keys, gate, retained, host, clock, history,
+            config, activations, stock, store, catalog, client, opened, worker, flows, keys, gate, retained, host, clock, history,
         };
         tasks.spawn(reload::run(running, origin, stop.clone()));
     }
     intake.gate.enter(Phase::Serving);
     let front = front.serve(router).await?;
     Ok(Service { address, handle, store, stop, tasks, front, published })
+}
+
+/// The connections, and what they were made of: read before, so that a secret which changes in between is opened again by
+/// the next reload.
+fn open(config: &Config, catalog: &Arc<Catalog>, clock: &Clock) -> Result<(Client, Option<String>), Error> {
+    let opened = reload::fingerprint(config).ok();
+    Ok((Client::open(config, Arc::clone(catalog), clock.clone())?, opened))
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {

@@ -54,7 +54,8 @@ fn a_run_keeps_its_version_through_a_reload() {
     let site = site.flow("later", &later("two", "1s"));
     let told = reload(&site, &service);
     assert_eq!((&told["ok"], &told["text"]), (&json!(true), &json!("1 flow changed (later)")), "{told}");
-    assert!(service.log().contains("reloaded: 1 flow changed (later)"));
+    let logged = || service.log().contains("reloaded: 1 flow changed (later)").then_some(());
+    wait_for("it is in the log", 20, logged);
     let (first, second) = (waits.clone(), started(&tenant, &service, &alert, &machine));
     let [first, second] = [&first, &second].map(|run| site.run_is(run, &["succeeded"], 60));
     assert_eq!(first["version"], version, "it went on as it began");
