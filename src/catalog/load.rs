@@ -251,7 +251,9 @@ fn read<T: for<'de> Deserialize<'de>>(file: &str, text: &str) -> Result<T, Error
         reject_unsupported_tags: true,
         strict_indentation: true,
     };
-    serde_yaml::from_str_with_options(text, options).map_err(|e| fault(file, &e.to_string()))
+    // By way of one tree: reading YAML straight into each type would make a parser of its own for each, all of them in memory.
+    let tree: Json = serde_yaml::from_str_with_options(text, options).map_err(|e| fault(file, &e.to_string()))?;
+    T::deserialize(tree).map_err(|e| fault(file, &e.to_string()))
 }
 
 fn fault(file: &str, message: &str) -> Error {
