@@ -79,6 +79,8 @@ pub struct Worker {
 /// One closed enum into the loop.
 enum Msg {
     Accepted(Vec<RunRow>),
+    /// Accepted in a batch of the loop's own, and not counted yet: what the end of a run has started.
+    Started(Vec<RunRow>),
     /// Accepted runs were left on disk.
     Left,
     /// The next of the queue; nothing where it could not be read.

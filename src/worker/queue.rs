@@ -100,6 +100,14 @@ impl Queue {
         }
     }
 
+    /// Rows that the loop's own batches accepted. They go the way of all others: where there is no room they stay on disk, and
+    /// the next round of the loop reads them.
+    pub(super) fn started(&mut self, rows: Vec<RunRow>) {
+        if let Passed::On(rows) = self.inlet.pass(rows) {
+            self.accept(rows);
+        }
+    }
+
     /// A run that was taken before and is to begin once more: its first turn did not reach the disk.
     pub(super) fn again(&mut self, row: RunRow) {
         self.take(row.no);

@@ -95,6 +95,7 @@ impl Loop {
     fn handle(&mut self, message: Msg) {
         match message {
             Msg::Accepted(rows) => self.queue.accept(rows),
+            Msg::Started(rows) => self.queue.started(rows),
             // The next round of the loop reads them.
             Msg::Left => {}
             Msg::Queued(Some(queued)) => self.queue.arrived(queued),
@@ -639,7 +640,7 @@ pub(super) fn hand_over(answers: &[Answer], sender: &mpsc::UnboundedSender<Msg>)
     });
     let started: Vec<RunRow> = started.collect();
     if !started.is_empty() {
-        drop(sender.send(Msg::Accepted(started)));
+        drop(sender.send(Msg::Started(started)));
     }
 }
 

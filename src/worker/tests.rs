@@ -37,6 +37,22 @@ impl Registry for Flows {
     fn mode(&self, _: &str) -> Mode {
         Mode::Live
     }
+
+    /// The end of each run of a flow that says so starts one more.
+    fn ended(&self, row: &RunRow, now: Timestamp) -> Vec<Op> {
+        let follow = || Offer {
+            flow: Arc::clone(&self.0.name),
+            version: Arc::clone(&self.0.version),
+            trigger: "flow.finished".into(),
+            key: format!("end:{}", row.key),
+            accepted: now,
+            occurred: now,
+            payload: Value::empty(),
+            inputs: Value::empty(),
+        };
+        let follows = &*self.0.description == "followed" && !row.key.starts_with("end:");
+        follows.then(|| Op::Offer(Box::new(follow()))).into_iter().collect()
+    }
 }
 
 /// A service that answers nothing until the door is opened.
@@ -361,4 +377,19 @@ steps:
     assert_eq!((desk.asleep(), desk.with(RunStatus::Queued)), (2, 18));
     let second = desk.worker_with(Door(open.subscribe())).await;
     until("all sleep", &second, |load| load.live == 0 && desk.asleep() == 20).await;
+}
+
+/// What the end of a run starts takes a place in the queue like everything else: else the count of what is in memory is
+/// wrong, and the loop reads no more from the disk.
+#[tokio::test]
+async fn what_the_ends_of_runs_start_begins_too_however_full_the_queue_is() {
+    let flow = "flow: f\ndescription: followed\ntrigger: { type: manual }\nsteps: [ { set: { x: 1 } } ]\n";
+    let desk = Desk::new(flow);
+    let worker = desk.worker().await;
+    for batch in 0..10 {
+        worker.accepted(desk.accept(batch * 20..(batch + 1) * 20).await);
+    }
+    until("all end", &worker, |_| desk.with(RunStatus::Succeeded) == 400).await;
+    let load = worker.load().await;
+    assert_eq!((load.queued, load.live), (0, 0));
 }
