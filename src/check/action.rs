@@ -11,6 +11,7 @@ use super::steps::{Compiled, Output};
 use crate::catalog::{Action, ConnectionKind, Context, Effect, Field, Param, Type, ids};
 use crate::diag::suggestion;
 use crate::flow::model::{self, ConfirmSpec, Name, OnTimeout, Payload, Retry, Step};
+use crate::triage::verdict;
 use crate::value::Value;
 
 /// The first pause between attempts, and the longest.
@@ -154,7 +155,22 @@ impl Checker<'_> {
                 whole = false;
             }
         }
+        whole &= self.verdict(with, &done);
         whole.then_some(done)
+    }
+
+    /// A classification and a determination that contradict each other, where both are known now.
+    fn verdict(&mut self, with: &[(Name, Payload)], done: &With) -> bool {
+        let word = |name: &str| match done.iter().find(|(known, _)| **known == *name) {
+            Some((_, Dyn::Const(Value::String(word)))) => Some(Arc::clone(word)),
+            _ => None,
+        };
+        let (Some(class), Some(reason)) = (word("classification"), word("determination")) else { return true };
+        let (Err(why), Some((_, payload))) = (verdict::pair(&class, &reason), given(with, "determination")) else {
+            return true;
+        };
+        self.error("WF0718", payload.span(), why).help("one of the two is not what was meant");
+        false
     }
 
     fn param(&mut self, param: &Param, payload: &Payload) -> Option<Dyn> {

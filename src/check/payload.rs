@@ -8,6 +8,7 @@ use crate::catalog::{Context, EnumType, ObjectType, Type};
 use crate::diag::{Span, suggestion};
 use crate::flow::model::{Name, Payload, Text};
 use crate::flow::words;
+use crate::triage::verdict;
 use crate::value::{Map, Value};
 
 impl Payload {
@@ -137,6 +138,16 @@ impl Checker<'_> {
 
     /// A word of a closed set, in its canonical spelling.
     pub(super) fn word(&mut self, text: &str, span: Span, words: &EnumType, what: &str) -> Option<Arc<str>> {
+        if &*words.name == "Determination"
+            && let Some(known) = verdict::determination(text)
+            && let Some(word) = words.canonical(known.word)
+        {
+            if let Some(instead) = known.instead {
+                self.warning("WF0417", span, format!("`{}` is out of use", text.trim()))
+                    .help(format!("write `{instead}`"));
+            }
+            return Some(Arc::clone(word));
+        }
         if let Some(word) = words.canonical(text.trim()) {
             return Some(Arc::clone(word));
         }

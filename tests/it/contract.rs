@@ -179,7 +179,9 @@ fn sample_answers_fit_their_schemas_and_become_entities() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap();
         let body: Json = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        let action = catalog.action(name).unwrap_or_else(|| panic!("{name}"));
+        // CONNECTOR.VERB, and what it is a sample of where there are several.
+        let parts: Vec<&str> = name.split('.').collect();
+        let action = catalog.action(&parts[..2].join(".")).unwrap_or_else(|| panic!("{name}"));
         let (prefix, document) = document_of(&facts, action).unwrap();
         let inputs = example(action);
         let request = request::build(action, &inputs, "").unwrap();
@@ -195,6 +197,88 @@ fn sample_answers_fit_their_schemas_and_become_entities() {
         read += 1;
     }
     assert!(read >= 14, "{read}");
+}
+
+/// What the evidence of an alert names, whatever product raised it: devices and users by the first name that they have.
+fn entities(body: &Json) -> String {
+    let catalog = Catalog::builtin().unwrap();
+    let action = catalog.action("xdr.get_alert").unwrap();
+    let now = "2026-11-20T07:00:00Z".parse().unwrap();
+    let alert = request::output(action, &action.output, 200, body, &example(action), now).unwrap().to_json();
+    let one = |item: &Json| -> String {
+        let names = ["name", "upn", "address", "account_name", "id", "sha256", "sha1"];
+        let found = names.iter().find_map(|name| item.get(*name)).unwrap_or(item);
+        found.as_str().unwrap().chars().take(24).collect()
+    };
+    let lists = ["devices", "users", "ips", "files", "urls", "mailboxes"].map(|name| {
+        let items: Vec<String> = alert[name].as_array().unwrap().iter().map(one).collect();
+        items.join(" ")
+    });
+    assert_eq!(alert["evidence"].as_array().map(Vec::len), body["evidence"].as_array().map(Vec::len));
+    lists.join(" | ")
+}
+
+#[test]
+fn the_entities_of_every_product_s_alerts_are_complete() {
+    let sample = |name: &str| -> Json {
+        let path = folder().join("samples").join(format!("xdr.get_alert{name}.json"));
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    };
+    // Devices, users, addresses, files, URLs, mailboxes.
+    let wanted = [
+        ("", " | l.brandt@example.com | 203.0.113.77 198.51.100.14 |  |  | "),
+        (".endpoint", "fin-lap-014.example.com | k.ito | 198.51.100.77 192.0.2.9 | setup.exe |  | "),
+        (".identity", "dc01.example.com | adm-lee |  |  |  | "),
+        (
+            ".office365",
+            " | k.ito@example.com k.ito@example.com | 203.0.113.5 |  | https://pay.mail.example | k.ito@example.com k.ito@example.com",
+        ),
+        (".xdr", "byod-7 9c1e5bc9d7e413ddd7902c29 | r.vega@example.com |  | a.dll |  | "),
+        (".custom-detection", " | r.vega@example.com |  |  |  | "),
+        (".entra", " | l.brandt@example.com | 203.0.113.77 |  |  | "),
+        (".app-governance", " | r.vega@example.com |  |  |  | "),
+        (".dlp", "9c1e5bc9d7e413ddd7902c29 |  |  | salaries.xlsx |  | r.vega@example.com"),
+        (".cloud", " |  | 10.2.0.4 | eeeeeeeeeeeeeeeeeeeeeeee | https://store.blob.examp | "),
+        (".sentinel", " |  | 198.51.100.200 |  | https://bad.example/x | "),
+        (".insider-risk", " | r.vega@example.com | 203.0.113.9 |  | https://drop.example/z | "),
+        (".threat-intelligence", " |  |  | ffffffffffffffffffffffff |  | "),
+        (".ai", " |  |  |  |  | "),
+    ];
+    let mut wrong = vec![];
+    let mut sources = std::collections::BTreeSet::new();
+    for (name, want) in wanted {
+        let body = sample(name);
+        sources.insert(body["serviceSource"].as_str().unwrap().to_owned());
+        let found = entities(&body);
+        if found != want {
+            wrong.push(format!("{name}\n  wanted {want}\n  found  {found}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let products = Catalog::builtin().unwrap().enums["AlertSource"].values.len();
+    assert_eq!(sources.len(), products - 1, "each product has a sample, `Unknown` is none: {sources:?}");
+}
+
+/// Evidence comes late: what a later read has more is in the entity, and an incident has what all of its alerts have.
+#[test]
+fn what_comes_late_and_what_nobody_knows_is_in_the_entities_of_a_later_read() {
+    let path = folder().join("samples/xdr.get_alert.entra.json");
+    let mut body: Json = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let whole = body["evidence"].take();
+    body["evidence"] = json!([]);
+    assert_eq!(entities(&body), " |  |  |  |  | ");
+    body["evidence"] = whole;
+    let late = json!({"@odata.type": "#microsoft.graph.security.quantumGateEvidence", "createdDateTime": "2026-11-20T09:00:00Z",
+        "gate": {"userAccount": {"userPrincipalName": "late@example.com"}, "ipAddress": "192.0.2.200"}});
+    body["evidence"].as_array_mut().unwrap().push(late);
+    assert_eq!(entities(&body), " | l.brandt@example.com late@example.com | 203.0.113.77 192.0.2.200 |  |  | ");
+    let catalog = Catalog::builtin().unwrap();
+    let action = catalog.action("xdr.get_incident").unwrap();
+    let incident = json!({"id": "7", "displayName": "i", "createdDateTime": "2026-11-20T09:00:00Z", "status": "active", "severity": "low",
+        "alerts": [body.clone(), body]});
+    let now = "2026-11-20T09:30:00Z".parse().unwrap();
+    let read = request::output(action, &action.output, 200, &incident, &example(action), now).unwrap().to_json();
+    assert_eq!((read["users"].as_array().unwrap().len(), read["ips"].as_array().unwrap().len()), (2, 2), "each once");
 }
 
 #[test]

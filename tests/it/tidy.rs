@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// What each layer may use, besides itself. A new edge is a decision: it needs a word here and a reason in the change.
-const EDGES: [(&str, &str); 21] = [
+const EDGES: [(&str, &str); 22] = [
     ("value", ""),
     ("id", ""),
     ("error", ""),
@@ -16,10 +16,11 @@ const EDGES: [(&str, &str); 21] = [
     ("clock", "fail"),
     ("diag", ""),
     ("yaml", "diag"),
+    ("triage", ""),
     ("catalog", "error value"),
     ("expr", "catalog diag value"),
     ("flow", "catalog diag yaml"),
-    ("check", "catalog diag expr flow id value yaml"),
+    ("check", "catalog diag expr flow id triage value yaml"),
     ("engine", "catalog check expr flow id value"),
     ("journal", "clock fail id value"),
     ("config", "catalog diag error flow"),
@@ -31,13 +32,13 @@ const EDGES: [(&str, &str); 21] = [
     ("console", "check engine expr id journal trigger value worker"),
     (
         "cli",
-        "catalog check clock config connector console diag engine error expr flow guard id journal sandbox trigger value \
-         worker",
+        "catalog check clock config connector console diag engine error expr flow guard id journal sandbox triage trigger \
+         value worker",
     ),
 ];
 
 /// Language and engine: the same input gives the same output, so nothing in them reads the world.
-const PURE: [&str; 9] = ["value", "id", "diag", "yaml", "catalog", "expr", "flow", "check", "engine"];
+const PURE: [&str; 10] = ["value", "id", "diag", "yaml", "triage", "catalog", "expr", "flow", "check", "engine"];
 
 /// What reads the world.
 const WORLD: [&str; 14] = [

@@ -18,6 +18,8 @@ struct Gathered {
     urls: Vec<Json>,
     mailboxes: Vec<Json>,
     evidence: Vec<Json>,
+    /// Devices that a file or a process was found on, by their ids.
+    mentioned: Vec<String>,
 }
 
 impl Gathered {
@@ -32,7 +34,17 @@ impl Gathered {
         }
     }
 
-    fn into_alert(self, mut alert: Json, raw: &Json, wanted: Wanted<'_>) -> Json {
+    /// Devices that no evidence of their own tells of come last.
+    fn mention(&mut self) {
+        for id in std::mem::take(&mut self.mentioned) {
+            if !self.devices.iter().any(|device| text(device, "id") == Some(&id)) {
+                Gathered::add(&mut self.devices, json!({"id": id}));
+            }
+        }
+    }
+
+    fn into_alert(mut self, mut alert: Json, raw: &Json, wanted: Wanted<'_>) -> Json {
+        self.mention();
         let first_user = self.users.iter().find(|user| user.get("upn").is_some()).or(self.users.first()).cloned();
         let first_device = self.devices.iter().find(|device| device.get("id").is_some()).or(self.devices.first());
         let first_device = first_device.cloned();
@@ -54,6 +66,24 @@ impl Gathered {
             }
         }
         alert
+    }
+}
+
+/// The members of an incident that are gathered from its alerts.
+const OF_ALERTS: [&str; 6] = ["devices", "users", "ips", "files", "urls", "mailboxes"];
+
+/// What the alerts of an incident name, each once.
+pub(super) fn together(incident: &mut Json, alerts: &[Json], wanted: Wanted<'_>) {
+    let Some(members) = incident.as_object_mut() else { return };
+    for name in OF_ALERTS.into_iter().filter(|name| wanted.has(name)) {
+        let mut all: Vec<Json> = vec![];
+        let mut seen = std::collections::HashSet::new();
+        for item in alerts.iter().flat_map(|alert| list(alert, name)) {
+            if seen.insert(item.to_string()) {
+                all.push(item.clone());
+            }
+        }
+        members.insert(name.to_owned(), Json::Array(all));
     }
 }
 
@@ -117,30 +147,34 @@ fn mde_gathered(body: &Json) -> Gathered {
 /// One flat shape holds every kind; `entityType` tells which members mean something.
 fn mde_evidence(item: &Json, found: &mut Gathered) {
     let kind = text(item, "entityType").unwrap_or("Unknown");
-    match kind.to_ascii_lowercase().as_str() {
-        "user" => Gathered::add(
-            &mut found.users,
-            json!({
-                "id": text(item, "aadUserId"),
-                "upn": text(item, "userPrincipalName"),
-                "account_name": text(item, "accountName"),
-                "domain": text(item, "domainName"),
-                "sid": text(item, "userSid"),
-            }),
-        ),
-        "file" | "process" => Gathered::add(
-            &mut found.files,
-            json!({
-                "name": text(item, "fileName"),
-                "path": text(item, "filePath"),
-                "sha1": text(item, "sha1"),
-                "sha256": text(item, "sha256"),
-            }),
-        ),
-        "ip" => Gathered::add(&mut found.ips, json!(text(item, "ipAddress"))),
-        "url" => Gathered::add(&mut found.urls, json!(text(item, "url"))),
-        _ => {}
+    // A process has the account that it ran under, often a system's own: only one that is somebody's is a user.
+    let lower = kind.to_ascii_lowercase();
+    let person = text(item, "userPrincipalName").is_some() || text(item, "aadUserId").is_some();
+    if lower == "user" || person {
+        let user = json!({
+            "id": text(item, "aadUserId"),
+            "upn": text(item, "userPrincipalName"),
+            "account_name": text(item, "accountName"),
+            "domain": text(item, "domainName"),
+            "sid": text(item, "userSid"),
+        });
+        Gathered::add(&mut found.users, user);
     }
+    if ["fileName", "sha1", "sha256"].iter().any(|name| text(item, name).is_some()) {
+        let file = json!({
+            "name": text(item, "fileName"),
+            "path": text(item, "filePath"),
+            "sha1": text(item, "sha1"),
+            "sha256": text(item, "sha256"),
+        });
+        Gathered::add(&mut found.files, file);
+    }
+    if lower.starts_with("mailbox") {
+        let mailbox = json!({"address": text(item, "primaryAddress"), "upn": text(item, "userPrincipalName")});
+        Gathered::add(&mut found.mailboxes, mailbox);
+    }
+    Gathered::add(&mut found.ips, json!(text(item, "ipAddress")));
+    Gathered::add(&mut found.urls, json!(text(item, "url")));
     found.evidence.push(json!({
         "type": kind,
         "created": text(item, "evidenceCreationTime"),
@@ -180,38 +214,13 @@ pub(super) fn graph(body: &Json, wanted: Wanted<'_>) -> Json {
     found.into_alert(alert, body, wanted)
 }
 
-/// Evidence of Graph is told apart by `@odata.type`; kinds without a list of their own are kept in `evidence` alone.
+/// Evidence of Graph is told apart by `@odata.type`. What a piece of any kind names is gathered, also of a kind that is not
+/// known here: by the names of its members, which mean the same in all of them.
 fn graph_evidence(item: &Json, found: &mut Gathered) {
     let full = text(item, "@odata.type").unwrap_or("");
     let word = full.rsplit('.').next().unwrap_or("").trim_start_matches('#');
     let word = word.strip_suffix("Evidence").unwrap_or(word);
-    match word {
-        "user" => account(item.get("userAccount"), found),
-        "process" => {
-            account(item.get("userAccount"), found);
-            file(item.get("imageFile"), found);
-        }
-        "file" => file(item.get("fileDetails"), found),
-        "device" => graph_device(item, found),
-        "ip" => Gathered::add(&mut found.ips, json!(text(item, "ipAddress"))),
-        "url" => Gathered::add(&mut found.urls, json!(text(item, "url"))),
-        "mailbox" => {
-            let mailbox = json!({
-                "address": text(item, "primaryAddress"),
-                "upn": text(item, "upn").or_else(|| text(item.get("userAccount")?, "userPrincipalName")),
-                "display_name": text(item, "displayName"),
-            });
-            Gathered::add(&mut found.mailboxes, mailbox);
-            account(item.get("userAccount"), found);
-        }
-        "analyzedMessage" => {
-            Gathered::add(&mut found.ips, json!(text(item, "senderIp")));
-            for url in list(item, "urls") {
-                Gathered::add(&mut found.urls, url.clone());
-            }
-        }
-        _ => {}
-    }
+    walk(item, found, 0);
     let mut letters = word.chars();
     let kind: String = letters.next().map_or_else(|| "Unknown".into(), |c| c.to_uppercase().chain(letters).collect());
     let roles: Vec<&Json> = list(item, "roles").collect();
@@ -223,6 +232,69 @@ fn graph_evidence(item: &Json, found: &mut Gathered) {
         "roles": roles,
         "raw": item,
     }));
+}
+
+/// How deep evidence lies inside of evidence: a session has a host, malware has processes that have files.
+const DEEPEST: usize = 4;
+
+/// The entities that a piece of evidence names.
+fn walk(item: &Json, found: &mut Gathered, depth: usize) {
+    let Some(members) = item.as_object().filter(|_| depth <= DEEPEST) else { return };
+    let is_device = text(item, "@odata.type").is_some_and(|word| word.ends_with(".deviceEvidence"));
+    if is_device || members.contains_key("deviceDnsName") || members.contains_key("hostName") {
+        // A device's own addresses and accesses are not what the alert is about.
+        return graph_device(item, found);
+    }
+    for (name, value) in members {
+        match name.as_str() {
+            "userAccount" => account(Some(value), found),
+            "fileDetails" | "imageFile" => file(Some(value), found),
+            "mdeDeviceId" => found.mentioned.extend(value.as_str().map(str::to_ascii_lowercase)),
+            "ipAddress" | "senderIp" | "senderIP" if value.is_string() => {
+                Gathered::add(&mut found.ips, json!(text(item, name)));
+            }
+            "url" => Gathered::add(&mut found.urls, json!(text(item, "url"))),
+            // Mail lists them as text, messages of Teams as evidence.
+            "urls" => list(item, "urls").for_each(|url| match url {
+                Json::String(_) => Gathered::add(&mut found.urls, url.clone()),
+                _ => walk(url, found, depth + 1),
+            }),
+            "deviceName" => Gathered::add(&mut found.devices, json!({"name": text(item, "deviceName")})),
+            "primaryAddress" | "mailboxPrimaryAddress" => {
+                let mailbox = json!({
+                    "address": text(item, name),
+                    "upn": text(item, "upn").or_else(|| text(item.get("userAccount")?, "userPrincipalName")),
+                    "display_name": text(item, "displayName"),
+                });
+                Gathered::add(&mut found.mailboxes, mailbox);
+            }
+            "recipientEmailAddress" | "recipient" if value.is_string() => {
+                Gathered::add(&mut found.mailboxes, json!({"address": text(item, name)}));
+            }
+            "submitter" => Gathered::add(&mut found.users, json!({"upn": text(item, "submitter")})),
+            "algorithm" => hash(item, found),
+            // What started a process is not what the alert is about.
+            "parentProcessImageFile" => {}
+            _ => match value {
+                Json::Object(_) => walk(value, found, depth + 1),
+                Json::Array(items) => items.iter().for_each(|item| walk(item, found, depth + 1)),
+                _ => {}
+            },
+        }
+    }
+}
+
+/// A file of which nothing but a hash is known.
+fn hash(item: &Json, found: &mut Gathered) {
+    let name = match text(item, "algorithm").map(str::to_ascii_lowercase).as_deref() {
+        Some("sha1") => "sha1",
+        Some("sha256") => "sha256",
+        Some("md5") => "md5",
+        _ => return,
+    };
+    let mut file = JsonMap::new();
+    file.insert(name.to_owned(), json!(text(item, "value")));
+    Gathered::add(&mut found.files, Json::Object(file));
 }
 
 fn account(json: Option<&Json>, found: &mut Gathered) {
@@ -290,6 +362,9 @@ pub(super) fn cloud_apps(body: &Json, wanted: Wanted<'_>) -> Json {
             }
             "device" => Gathered::add(&mut found.devices, json!({"name": label})),
             "ip" => Gathered::add(&mut found.ips, json!(label.or_else(|| text(item, "id")))),
+            "file" => Gathered::add(&mut found.files, json!({"name": label})),
+            "url" => Gathered::add(&mut found.urls, json!(label)),
+            "mailbox" => Gathered::add(&mut found.mailboxes, json!({"address": label})),
             "policyRule" => policy = policy.or(label),
             _ => {}
         }

@@ -87,7 +87,7 @@ pub(super) fn indicator(body: &Json, wanted: Wanted<'_>) -> Json {
 pub(super) fn incident(body: &Json, wanted: Wanted<'_>) -> Json {
     let tags: Vec<&Json> = list(body, "customTags").chain(list(body, "systemTags")).collect();
     let alerts: Vec<Json> = list(body, "alerts").map(|alert| alert::graph(alert, Wanted::ALL)).collect();
-    only!(wanted, {
+    let mut incident = only!(wanted, {
         "id": id_text(body, "id"),
         "title": text(body, "displayName").unwrap_or("(no title)"),
         "description": text(body, "description").or_else(|| text(body, "summary")),
@@ -103,7 +103,9 @@ pub(super) fn incident(body: &Json, wanted: Wanted<'_>) -> Json {
         "tags": tags,
         "alerts": alerts,
         "raw": body,
-    })
+    });
+    alert::together(&mut incident, &alerts, wanted);
+    incident
 }
 
 pub(super) fn comment(body: &Json) -> Json {

@@ -101,6 +101,12 @@ pub(super) const PAGES: &[Page] = &[
         "trigger: { type: mde.alert.new, ready: size(trigger.alert.evidence) > 0, ready_timeout: 15m, on_not_ready: run }",
     ),
     page(
+        "WF0718",
+        "a classification and a determination that contradict each other",
+        "Each classification takes some determinations: a false positive is not malware. The portal offers only those that go together, and so does this.",
+        "with: { alert_id: da637472900382838869_1364969609, classification: FalsePositive, determination: NotMalicious }",
+    ),
+    page(
         "WF0720",
         "not in this version",
         "The step parses and is checked, and this version cannot run it yet. It is refused when the flow is loaded, not in the middle of a run.",

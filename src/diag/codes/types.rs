@@ -83,4 +83,10 @@ pub(super) const PAGES: &[Page] = &[
         "`a.?b` gives an optional; say what absence means before it is used.",
         "a.?b.orValue('none')",
     ),
+    page(
+        "WF0417",
+        "a word that is out of use",
+        "The services renamed this determination, or take it no more. It is written in the spelling of today where there is one; the help names it.",
+        "determination: NotMalicious   # was Clean",
+    ),
 ];
