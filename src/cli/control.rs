@@ -135,6 +135,7 @@ async fn status(State(control): State<Arc<Control>>, headers: HeaderMap, body: B
         "flows": { "live": live, "shadow": flows.iter().len() - live },
         "last_reload": handle.history.last(),
         "connections": handle.holds.broken(),
+        "expires": handle.client.expiries(),
         "backlog": { "open": gate.open_runs(), "max": gate.max(), "queued": load.queued, "calling": load.busy },
     }))
     .into_response())

@@ -53,6 +53,7 @@ pub(super) struct Handle {
     pub(super) intake: Arc<Intake>,
     pub(super) catalog: Arc<Catalog>,
     pub(super) fetch: Arc<dyn Fetch>,
+    pub(super) client: Client,
     pub(super) holds: Arc<Holds>,
     pub(super) worker: Worker,
     pub(super) history: Arc<History>,
@@ -111,12 +112,12 @@ pub(super) async fn start(plan: Plan) -> Result<Service, Error> {
     let intake = Intake::new(Arc::clone(&store), flows.clone(), clock.clone(), Arc::clone(&gate), hand_over);
     let intake = Arc::new(intake);
     // Before anything else is begun, so that few ends are missed; `count_ends` makes up for those.
-    let ends = worker.subscribe();
-    let history = Arc::new(History::default());
+    let (ends, history) = (worker.subscribe(), Arc::new(History::default()));
     let handle = Handle {
         intake: Arc::clone(&intake),
         catalog: Arc::clone(&catalog),
         fetch: Arc::new(client.clone()),
+        client: client.clone(),
         holds,
         worker: worker.clone(),
         history: Arc::clone(&history),

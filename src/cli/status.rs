@@ -4,6 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::out::{Out, cell, safe};
 use super::{Global, control, runs};
+use crate::clock::Clock;
 use crate::error::{Error, ExitCode};
 use crate::guard::hold;
 use crate::journal::sqlite::SqliteStore;
@@ -13,6 +14,9 @@ use crate::worker::HELD_BACK;
 
 /// The waiting runs that are looked at, the newest ones.
 const LOOKED_AT: usize = 20_000;
+
+/// What ends within this time is told.
+const SOON: jiff::SignedDuration = jiff::SignedDuration::from_hours(30 * 24);
 
 pub(super) fn run(global: &Global, out: &Out) -> Result<ExitCode, Error> {
     let config = global.config()?;
@@ -89,6 +93,13 @@ fn tell(url: &str, said: &Json, out: &Out) {
     }
     for it in said.get("connections").and_then(Json::as_array).into_iter().flatten() {
         line("held back", format!("{}: {}", cell(it, "connection"), cell(it, "reason")));
+    }
+    for it in said.get("expires").and_then(Json::as_array).into_iter().flatten() {
+        let at = cell(it, "at");
+        let soon = at.parse().is_ok_and(|at: jiff::Timestamp| at.duration_since(Clock::system().now()) < SOON);
+        if soon {
+            line("expires", format!("{} on {at}: renew it before that", cell(it, "what")));
+        }
     }
     line("backlog", format!("{} of at most {} open runs", at("/backlog/open"), at("/backlog/max")));
 }

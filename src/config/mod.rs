@@ -2,6 +2,8 @@
 //!
 //! Unknown keys are errors with "did you mean". Secrets are references, resolved when a connection is opened.
 
+pub mod certificate;
+pub mod cloud;
 mod raw;
 mod read;
 mod scalar;
@@ -12,6 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use cloud::Cloud;
 #[allow(unused_imports, reason = "durations on the command line")]
 pub(crate) use scalar::parse_duration;
 pub use secret::{Secret, SecretRef};
@@ -84,19 +87,38 @@ pub enum Credential {
     Bearer(SecretRef),
 }
 
-#[derive(Clone, Debug)]
+/// An application or identity of Entra.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entra {
+    /// Empty with a managed identity, whose tenant is that of its machine.
     pub tenant_id: String,
+    /// Empty with the machine's own managed identity.
     pub client_id: String,
-    /// `None` with a managed identity.
-    pub client_secret: Option<SecretRef>,
-    pub managed_identity: bool,
-    /// `https://login.microsoftonline.com` by default; no slash at the end.
+    pub proof: Proof,
+    pub cloud: Cloud,
+    /// The cloud's own by default; no slash at the end.
     pub authority: String,
-    /// The managed identity endpoint's base, `http://169.254.169.254` by default.
-    pub identity_endpoint: String,
-    /// The resource's scope; the service's own by default.
+    /// The resource's scope; the service's own in the cloud by default.
     pub scope: Option<String>,
+}
+
+/// How an identity proves that it is who it says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    Secret(SecretRef),
+    /// PEM. Without `key`, the key is in the same text.
+    Certificate {
+        certificate: SecretRef,
+        key: Option<SecretRef>,
+    },
+    /// The machine proves it. Without an endpoint the environment says which kind of machine this is.
+    ManagedIdentity {
+        endpoint: Option<String>,
+    },
+    /// A token of another identity provider. Without a file, `AZURE_FEDERATED_TOKEN_FILE` names it.
+    Federated {
+        token_file: Option<PathBuf>,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -230,9 +252,7 @@ impl Config {
             let mut add = |key: &str, secret| found.push((format!("connections.{name}.{key}"), secret));
             match &connection.credential {
                 Credential::None => {}
-                Credential::Entra(entra) => {
-                    entra.client_secret.iter().for_each(|s| add("credential.entra.client_secret", s));
-                }
+                Credential::Entra(entra) => entra.secrets(&mut add),
                 Credential::ApiToken(secret) => add("credential.api_token", secret),
                 Credential::Password { password, .. } => add("credential.password", password),
                 Credential::Bearer(secret) => add("credential.bearer", secret),
@@ -248,6 +268,21 @@ impl Config {
             }
         }
         found
+    }
+}
+
+impl Entra {
+    /// The secrets that prove it, each with its key. A federated token is none of ours: it is short-lived, and whoever
+    /// writes it sets who can read it.
+    fn secrets<'a>(&'a self, add: &mut dyn FnMut(&str, &'a SecretRef)) {
+        match &self.proof {
+            Proof::Secret(secret) => add("credential.entra.client_secret", secret),
+            Proof::Certificate { certificate, key } => {
+                add("credential.entra.certificate", certificate);
+                key.iter().for_each(|key| add("credential.entra.certificate_key", key));
+            }
+            Proof::ManagedIdentity { .. } | Proof::Federated { .. } => {}
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::scalar::{OrOff, Reference, Span};
-use super::{DeviceRule, OnLimit, OnMatch, Tls, UserRule};
+use super::{Cloud, DeviceRule, OnLimit, OnMatch, Tls, UserRule};
 use crate::catalog::ConnectionKind;
 use crate::flow::model::Mode;
 
@@ -69,6 +69,7 @@ pub(super) enum OnOff {
 pub(super) struct Connection {
     pub(super) kind: ConnectionKind,
     pub(super) base_url: Option<String>,
+    pub(super) cloud: Option<Cloud>,
     pub(super) credential: Option<Credential>,
     pub(super) rate: Option<Rate>,
     pub(super) ca_file: Option<PathBuf>,
@@ -95,16 +96,19 @@ pub(super) struct Credential {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Entra {
-    pub(super) tenant_id: String,
-    pub(super) client_id: String,
+    pub(super) tenant_id: Option<String>,
+    pub(super) client_id: Option<String>,
     pub(super) client_secret: Option<Reference>,
+    pub(super) certificate: Option<Reference>,
+    pub(super) certificate_key: Option<Reference>,
     #[serde(default)]
     pub(super) managed_identity: bool,
-    pub(super) authority: Option<String>,
     pub(super) identity_endpoint: Option<String>,
+    #[serde(default)]
+    pub(super) workload_identity: bool,
+    pub(super) token_file: Option<PathBuf>,
+    pub(super) authority: Option<String>,
     pub(super) scope: Option<String>,
-    pub(super) certificate: Option<IgnoredAny>,
-    pub(super) workload_identity: Option<IgnoredAny>,
 }
 
 #[derive(Debug)]

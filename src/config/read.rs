@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+mod entra;
+
 use super::raw;
 use super::scalar::{OrOff, Reference, Span};
 use super::{
-    Config, Connection, Credential, Email, Entra, Limits, OnMatch, Permissions, Protected, Rate, Retention, SecretRef,
+    Cloud, Config, Connection, Credential, Email, Limits, OnMatch, Permissions, Protected, Rate, Retention, SecretRef,
     Tls, WebhookAuth, Window,
 };
 use crate::catalog::{ConnectionKind, Effect};
@@ -20,8 +22,6 @@ use crate::flow::model::Mode;
 /// A configuration is a page or two; more than this is a mistake or an attack.
 const MAX_BYTES: u64 = 1024 * 1024;
 const DEFAULT_LISTEN: &str = "127.0.0.1:8730";
-const AUTHORITY: &str = "https://login.microsoftonline.com";
-const IDENTITY_ENDPOINT: &str = "http://169.254.169.254";
 
 pub(super) fn file(path: &Path, permissions: Permissions) -> Result<Config, Error> {
     let name = path.display().to_string();
@@ -43,8 +43,13 @@ pub(super) fn file(path: &Path, permissions: Permissions) -> Result<Config, Erro
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let config = self::text(&text, &name, folder)?;
     if permissions == Permissions::Strict {
-        for (place, secret) in config.secrets() {
-            refuse_readable(&name, &place, secret)?;
+        let secrets = config.secrets();
+        for (place, secret) in &secrets {
+            // Beside a key of its own, a certificate is public.
+            let public = secrets.iter().any(|(other, _)| other.strip_suffix("_key") == Some(place));
+            if !public {
+                refuse_readable(&name, place, secret)?;
+            }
         }
     }
     Ok(config)
@@ -282,14 +287,15 @@ impl Checker<'_> {
         if kind == ConnectionKind::Teams && raw.webhook_url.is_none() {
             return Err(self.fault(&place, "a teams connection wants `webhook_url: { env: NAME }`, the Workflows URL"));
         }
+        let cloud = self.cloud(&place, &raw)?;
         let read = raw.read.unwrap_or_default();
         let read = read.iter().map(|rule| self.read_rule(&place, rule)).collect::<Result<_, _>>()?;
         let headers = raw.headers.unwrap_or_default().into_iter().map(|(key, value)| (key, self.secret(value)));
         Ok(Connection {
             name: Arc::from(name),
             kind,
-            base_url: self.base_url(&place, kind, raw.base_url.as_deref())?,
-            credential: self.credential(&place, kind, raw.credential)?,
+            base_url: self.base_url(&place, kind, cloud, raw.base_url.as_deref())?,
+            credential: self.credential(&place, kind, cloud, raw.credential)?,
             rate: match raw.rate {
                 None => Rate::Documented,
                 Some(raw::Rate::Off) => Rate::Off,
@@ -323,14 +329,31 @@ impl Checker<'_> {
         Ok(())
     }
 
-    fn base_url(&self, place: &str, kind: ConnectionKind, given: Option<&str>) -> Result<Option<String>, Error> {
+    /// The cloud that is named, or the one that the address belongs to.
+    fn cloud(&self, place: &str, raw: &raw::Connection) -> Result<Cloud, Error> {
+        let url = raw.base_url.as_deref().and_then(|url| reqwest::Url::parse(url).ok());
+        let host = url.as_ref().and_then(|url| url.host_str());
+        let host = host.or_else(|| raw.server.as_deref()?.rsplit_once(':').map(|(host, _)| host));
+        match (raw.cloud, host.and_then(Cloud::of)) {
+            // GCC High and DoD share hosts.
+            (Some(named), Some(seen)) if named != seen && named.endpoints().mde != seen.endpoints().mde => {
+                let (named, seen) = (named.endpoints().name, seen.endpoints().name);
+                let message = format!("`cloud: {named}` does not fit its address, which is of the cloud {seen}");
+                Err(self.fault(place, message).help("take out one of the two; each follows from the other"))
+            }
+            (named, seen) => Ok(named.or(seen).unwrap_or_default()),
+        }
+    }
+
+    fn base_url(
+        &self,
+        place: &str,
+        kind: ConnectionKind,
+        cloud: Cloud,
+        given: Option<&str>,
+    ) -> Result<Option<String>, Error> {
         let place = format!("{place}.base_url");
-        let default = match kind {
-            ConnectionKind::Mde => Some("https://api.security.microsoft.com"),
-            ConnectionKind::Graph => Some("https://graph.microsoft.com"),
-            _ => None,
-        };
-        match (kind, given.or(default)) {
+        match (kind, given.or(cloud.base_url(kind))) {
             (ConnectionKind::Email | ConnectionKind::Teams, Some(_)) => {
                 Err(self.fault(&place, format!("a connection of kind {} has no base URL", kind.as_str())))
             }
@@ -375,7 +398,13 @@ impl Checker<'_> {
         }
     }
 
-    fn credential(&self, place: &str, kind: ConnectionKind, raw: Option<raw::Credential>) -> Result<Credential, Error> {
+    fn credential(
+        &self,
+        place: &str,
+        kind: ConnectionKind,
+        cloud: Cloud,
+        raw: Option<raw::Credential>,
+    ) -> Result<Credential, Error> {
         let place = format!("{place}.credential");
         let Some(raw) = raw else {
             return match kind {
@@ -392,7 +421,7 @@ impl Checker<'_> {
         }
         let wrong = |message: &str| Err(self.fault(&place, message));
         let credential = match (raw.entra, raw.api_token, raw.username, raw.password, raw.bearer) {
-            (Some(entra), None, None, None, None) => Credential::Entra(self.entra(&place, entra)?),
+            (Some(entra), None, None, None, None) => Credential::Entra(self.entra(&place, entra, cloud)?),
             (None, Some(token), None, None, None) => Credential::ApiToken(self.secret(token)),
             (None, None, Some(username), Some(password), None) => {
                 Credential::Password { username, password: self.secret(password) }
@@ -416,36 +445,6 @@ impl Checker<'_> {
             return wrong(&format!("this kind of credential does not fit a connection of kind {}", kind.as_str()));
         }
         Ok(credential)
-    }
-
-    fn entra(&self, place: &str, raw: raw::Entra) -> Result<Entra, Error> {
-        let place = format!("{place}.entra");
-        if raw.certificate.is_some() || raw.workload_identity.is_some() {
-            let message = "`certificate` and `workload_identity` are not in this version of watchfloor";
-            return Err(self.fault(&place, message).help("use `client_secret` or `managed_identity: true`"));
-        }
-        if raw.client_secret.is_some() == raw.managed_identity {
-            return Err(self.fault(&place, "wanted exactly one of `client_secret` and `managed_identity: true`"));
-        }
-        for (key, id) in [("tenant_id", &raw.tenant_id), ("client_id", &raw.client_id)] {
-            // Both end up in a URL.
-            let fine = !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
-            if !fine {
-                return Err(
-                    self.fault(&place, format!("`{key}` wants an id such as 11111111-2222-3333-4444-555555555555"))
-                );
-            }
-        }
-        let endpoint = raw.identity_endpoint.as_deref().unwrap_or(IDENTITY_ENDPOINT);
-        Ok(Entra {
-            client_secret: raw.client_secret.map(|secret| self.secret(secret)),
-            managed_identity: raw.managed_identity,
-            authority: self.url(&place, raw.authority.as_deref().unwrap_or(AUTHORITY), false)?,
-            identity_endpoint: self.url(&place, endpoint, true)?,
-            scope: raw.scope,
-            tenant_id: raw.tenant_id,
-            client_id: raw.client_id,
-        })
     }
 
     fn webhooks(

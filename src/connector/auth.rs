@@ -1,20 +1,27 @@
-//! Who we are to a service: an Entra token (client secret or managed identity), an API token, a bearer.
+//! Who we are to a service: an Entra token (by secret, certificate, federation or the machine), an API token, a bearer.
 //!
 //! Tokens are kept, fetched once however many calls wait for one, renewed ahead of their end in the background, and
 //! fetched anew after a 401. A refusal is remembered for a while, so that a wrong secret does not become a storm.
+//! Not here: what is asked with (`source`), what a refusal means (`aadsts`).
 
-use std::sync::atomic::{AtomicBool, Ordering};
+mod source;
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use jiff::{SignedDuration, Timestamp};
+use reqwest::header::{AUTHORIZATION, DATE, HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value as Json;
+use source::Source;
 use tokio::time::Instant;
 
+use super::aadsts::{self, Kind};
 use super::{answer, wire};
 use crate::catalog::ConnectionKind;
+use crate::clock::Clock;
 use crate::config::{Connection, Credential, Entra, Secret};
 use crate::engine::Outcome;
 use crate::error::Error;
@@ -24,6 +31,8 @@ const AHEAD: Duration = Duration::from_secs(300);
 /// How long a refusal by the authority stands before we ask again, and a failure to reach it.
 const REFUSED: Duration = Duration::from_secs(30);
 const FAILED: Duration = Duration::from_secs(1);
+/// A difference between two clocks that is told, in seconds. Entra itself forgives five minutes.
+const SKEW: i64 = 60;
 const TOKEN_CAP: usize = 256 << 10;
 
 /// The credential of one connection.
@@ -47,6 +56,7 @@ impl Auth {
     pub(super) fn open(
         connection: &Connection,
         http: &reqwest::Client,
+        clock: &Clock,
         secret: &mut dyn FnMut(&str),
     ) -> Result<Self, Error> {
         let name = &connection.name;
@@ -79,19 +89,12 @@ impl Auth {
             Credential::ApiToken(reference) => fixed("Token", &read(reference)?),
             Credential::Bearer(reference) => fixed("Bearer", &read(reference)?),
             Credential::Entra(entra) => {
-                let secret = entra.client_secret.as_ref().map(&mut read).transpose()?;
-                let scope = entra.scope.clone().or_else(|| scope(connection.kind).map(str::to_owned));
+                let scope = entra.scope.clone().or_else(|| entra.cloud.scope(connection.kind));
                 let scope = scope.ok_or_else(|| {
                     Error::config(format!("connection {name}: its entra credential needs a scope"))
                         .help("name the resource it is for, such as scope: api://my-service/.default")
                 })?;
-                if secret.is_none() && !entra.managed_identity {
-                    return Err(Error::config(format!(
-                        "connection {name}: its entra credential has nothing to prove itself with"
-                    ))
-                    .help("give client_secret, or managed_identity: true on a machine that has one"));
-                }
-                Ok(Auth::Entra(Arc::new(Tokens::new(name, entra, secret, scope, http))))
+                Ok(Auth::Entra(Arc::new(Tokens::open(name, entra, scope, http, clock, secret)?)))
             }
         }
     }
@@ -109,16 +112,11 @@ impl Auth {
         let (Auth::Entra(tokens), Some(stale)) = (self, &used.token) else { return None };
         Some(tokens.fetch(Some(stale)).await.map(|token| token.ticket()))
     }
-}
 
-/// The service's own scope (authentication pages of the services).
-fn scope(kind: ConnectionKind) -> Option<&'static str> {
-    match kind {
-        ConnectionKind::Mde => Some("https://api.securitycenter.microsoft.com/.default"),
-        ConnectionKind::Graph => Some("https://graph.microsoft.com/.default"),
-        ConnectionKind::CloudApps => Some("05a65629-4c1b-48c1-a78b-804c4abdd4af/.default"),
-        ConnectionKind::Azure => Some("https://management.azure.com/.default"),
-        ConnectionKind::Email | ConnectionKind::Teams | ConnectionKind::Http => None,
+    /// When the certificate that proves us ends.
+    pub(super) fn not_after(&self) -> Option<Timestamp> {
+        let Auth::Entra(tokens) = self else { return None };
+        tokens.source.not_after()
     }
 }
 
@@ -144,45 +142,30 @@ pub(super) struct Tokens {
     /// Whoever holds it fetches; the value is the last refusal and when it may be asked again.
     gate: tokio::sync::Mutex<Option<(Instant, Outcome)>>,
     renewing: AtomicBool,
-}
-
-enum Source {
-    Secret { url: String, client_id: String, secret: Secret, scope: String },
-    Identity { url: String },
+    clock: Clock,
+    /// How far the authority's clock is ahead of ours, in seconds.
+    skew: AtomicI64,
 }
 
 impl Tokens {
-    fn new(
+    fn open(
         connection: &Arc<str>,
         entra: &Entra,
-        secret: Option<Secret>,
         scope: String,
         http: &reqwest::Client,
-    ) -> Self {
-        let source = match secret {
-            Some(secret) if !entra.managed_identity => Source::Secret {
-                url: format!("{}/{}/oauth2/v2.0/token", entra.authority.trim_end_matches('/'), entra.tenant_id),
-                client_id: entra.client_id.clone(),
-                secret,
-                scope,
-            },
-            _ => {
-                let base = entra.identity_endpoint.trim_end_matches('/');
-                let resource = scope.strip_suffix("/.default").unwrap_or(&scope);
-                let query = [("api-version", "2018-02-01"), ("resource", resource), ("client_id", &entra.client_id)];
-                let query = query.iter().filter(|(_, value)| !value.is_empty());
-                let url = reqwest::Url::parse_with_params(&format!("{base}/metadata/identity/oauth2/token"), query);
-                Source::Identity { url: url.map(String::from).unwrap_or_default() }
-            }
-        };
-        Tokens {
+        clock: &Clock,
+        secret: &mut dyn FnMut(&str),
+    ) -> Result<Self, Error> {
+        Ok(Tokens {
             connection: Arc::clone(connection),
             http: http.clone(),
-            source,
+            source: Source::open(connection, entra, scope, secret)?,
             current: RwLock::new(None),
             gate: tokio::sync::Mutex::new(None),
             renewing: AtomicBool::new(false),
-        }
+            clock: clock.clone(),
+            skew: AtomicI64::new(0),
+        })
     }
 
     async fn get(self: &Arc<Self>) -> Result<Arc<Token>, Outcome> {
@@ -239,116 +222,118 @@ impl Tokens {
                 *gate = None;
                 Ok(token)
             }
-            Err(refusal) => {
-                let pause = if matches!(refusal, Outcome::NotSent { transient: false, .. }) { REFUSED } else { FAILED };
+            Err((refusal, pause)) => {
                 *gate = Some((Instant::now() + pause, refusal.clone()));
                 Err(refusal)
             }
         }
     }
 
-    async fn ask(&self) -> Result<Token, Outcome> {
+    /// Asks; once more where the only fault was our clock, which the authority's answer has told.
+    async fn ask(&self) -> Result<Token, (Outcome, Duration)> {
+        let before = self.skew.load(Ordering::Relaxed);
+        match self.ask_once().await {
+            Err((Kind::Clock, ..)) if (self.skew.load(Ordering::Relaxed) - before).abs() >= SKEW => {
+                self.ask_once().await.map_err(|(_, outcome, pause)| (outcome, pause))
+            }
+            asked => asked.map_err(|(_, outcome, pause)| (outcome, pause)),
+        }
+    }
+
+    async fn ask_once(&self) -> Result<Token, (Kind, Outcome, Duration)> {
         let name = &self.connection;
-        let request = match &self.source {
-            Source::Secret { url, client_id, secret, scope } => self.http.post(url).form(&[
-                ("grant_type", "client_credentials"),
-                ("client_id", client_id),
-                ("client_secret", secret.expose()),
-                ("scope", scope),
-            ]),
-            Source::Identity { url } => self.http.get(url).header("Metadata", "true"),
-        };
+        let passing = |message: &str| (Kind::Passing, not_sent("token", message, true), FAILED);
+        let skew = SignedDuration::from_secs(self.skew.load(Ordering::Relaxed));
+        let theirs = self.clock.now().checked_add(skew).unwrap_or(Timestamp::MAX);
+        let request = self.source.request(&self.http, theirs).await.map_err(|outcome| match outcome {
+            Outcome::NotSent { message, .. } => passing(&format!("connection {name}: {message}")),
+            other => (Kind::Passing, other, FAILED),
+        })?;
         let asked = Instant::now();
         let response = request.timeout(Duration::from_secs(30)).send().await.map_err(|error| {
-            let (Outcome::NotSent { message, .. } | Outcome::Unknown { message, .. }) =
-                wire::failure(&error, "the token endpoint")
-            else {
-                return not_sent("token", "the token endpoint can't be reached", true);
-            };
-            not_sent("token", &format!("connection {name}: {message}"), true)
+            match wire::failure(&error, "the token endpoint") {
+                Outcome::NotSent { message, .. } | Outcome::Unknown { message, .. } => {
+                    passing(&format!("connection {name}: {message}"))
+                }
+                _ => passing("the token endpoint can't be reached"),
+            }
         })?;
         let status = response.status().as_u16();
-        let body = wire::read(response, TOKEN_CAP).await.map_err(|_| {
-            not_sent("token", &format!("connection {name}: the token endpoint's answer broke off"), true)
-        })?;
+        let skew = self.compare(response.headers());
+        let body = wire::read(response, TOKEN_CAP)
+            .await
+            .map_err(|_| passing(&format!("connection {name}: the token endpoint's answer broke off")))?;
         if status != 200 {
-            return Err(self.refused(status, &body));
+            return Err(self.refused(status, &body, skew));
         }
-        let token = serde_json::from_slice::<Json>(&body).ok().and_then(|json| read_token(&json, asked));
-        token.ok_or_else(|| {
-            not_sent(
-                "token",
-                &format!("connection {name}: the token endpoint answered something that is no token; check authority"),
-                true,
-            )
+        let token = serde_json::from_slice::<Json>(&body).ok();
+        token.and_then(|json| read_token(&json, asked, self.clock.now())).ok_or_else(|| {
+            passing(&format!(
+                "connection {name}: the token endpoint answered something that is no token; check authority"
+            ))
         })
     }
 
-    fn refused(&self, status: u16, body: &[u8]) -> Outcome {
-        let name = &self.connection;
-        if let Source::Identity { .. } = self.source {
-            let said = answer::said(body).message.unwrap_or_default();
-            let transient = matches!(status, 404 | 410 | 429 | 500..);
-            let todo =
-                if transient { "it is asked again" } else { "assign the identity to this machine, or check client_id" };
-            return not_sent(
-                "token",
-                &format!("connection {name}: the managed identity gave no token ({status} {said}); {todo}"),
-                transient,
+    /// How far the authority's clock is ahead of ours, by the date of its answer; a difference that matters is told.
+    fn compare(&self, headers: &HeaderMap) -> i64 {
+        let date = headers.get(DATE).and_then(|value| value.to_str().ok());
+        let date = date.and_then(|text| jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok());
+        let Some(date) = date else { return self.skew.load(Ordering::Relaxed) };
+        let ahead = date.duration_since(self.clock.now()).as_secs();
+        let before = self.skew.swap(ahead, Ordering::Relaxed);
+        if ahead.abs() >= SKEW && before.abs() < SKEW {
+            tracing::warn!(
+                connection = &*self.connection,
+                seconds = ahead,
+                "this machine's clock is not that of the token endpoint; set it (timedatectl)"
             );
         }
+        ahead
+    }
+
+    fn refused(&self, status: u16, body: &[u8], skew: i64) -> (Kind, Outcome, Duration) {
+        let name = &self.connection;
+        if self.source.is_machine() {
+            let said = answer::said(body).message.unwrap_or_default();
+            // Documented: come again after 404, 410, 429 and 5xx, and after nothing else.
+            let transient = matches!(status, 404 | 410 | 429 | 500..);
+            let todo = if transient {
+                "it is asked again"
+            } else {
+                "assign the identity to this machine (its Identity page in the portal), or check client_id"
+            };
+            let message = format!("connection {name}: the managed identity gave no token ({status} {said}); {todo}");
+            let (kind, pause) = if transient { (Kind::Passing, FAILED) } else { (Kind::Lasting, REFUSED) };
+            return (kind, not_sent("token", &message, transient), pause);
+        }
         let json = serde_json::from_slice::<Json>(body).unwrap_or_default();
-        let (code, transient, todo) = explain(status, &json);
-        not_sent(&code, &format!("connection {name}: Entra gave no token: {todo}"), transient)
+        let read = aadsts::read(status, &json);
+        let clock = match skew.abs() {
+            SKEW.. if read.kind == Kind::Clock => {
+                let way = if skew > 0 { "behind" } else { "ahead of" };
+                format!("; this machine's clock is {} s {way} Entra's", skew.abs())
+            }
+            _ => String::new(),
+        };
+        let message = format!("connection {name}: Entra gave no token: {}{clock}", read.text);
+        let pause = if read.kind == Kind::Passing { FAILED } else { REFUSED };
+        (read.kind, not_sent(&read.code, &message, read.kind != Kind::Lasting), pause)
     }
 }
 
-fn read_token(json: &Json, asked: Instant) -> Option<Token> {
+fn read_token(json: &Json, asked: Instant, now: Timestamp) -> Option<Token> {
     let text = json.get("access_token")?.as_str().filter(|text| !text.is_empty())?;
     // Entra gives seconds as a number, a managed identity as text.
-    let life = json.get("expires_in").and_then(|life| life.as_u64().or_else(|| life.as_str()?.parse().ok()));
-    let life = Duration::from_secs(life.unwrap_or(3599).clamp(1, 86_400 * 2));
+    let number = |key: &str| json.get(key).and_then(|value| value.as_i64().or_else(|| value.as_str()?.parse().ok()));
+    // App Service and its kin tell only the second at which it ends.
+    let life = number("expires_in").or_else(|| Some(number("expires_on")? - now.as_second()));
+    let life = u64::try_from(life.unwrap_or(3599)).unwrap_or(1);
+    let life = Duration::from_secs(life.clamp(1, 86_400 * 2));
     let mut header = HeaderValue::try_from(format!("Bearer {text}")).ok()?;
     header.set_sensitive(true);
     let end = asked + life;
     let ahead = AHEAD.min(life / 5);
     Some(Token { text: text.into(), header, renew: asked + (life - ahead), end })
-}
-
-/// What an administrator must do about a refusal. The numbers are Entra's own; only the text is ours.
-fn explain(status: u16, json: &Json) -> (String, bool, String) {
-    let description = json.get("error_description").and_then(Json::as_str).unwrap_or("");
-    let listed = json.get("error_codes").and_then(|codes| codes.get(0)).and_then(Json::as_u64);
-    let written = description.split_once("AADSTS").map(|(_, rest)| rest);
-    let written = written.and_then(|rest| rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok());
-    let number: Option<u64> = listed.or(written);
-    let todo = match number {
-        Some(7_000_215) => "the client secret is wrong; give the secret's value, not its id",
-        Some(7_000_222) => {
-            "the client secret has expired; make a new one in the app registration and put it where the configuration reads it"
-        }
-        Some(7_000_218) => "no client secret was sent; check client_secret",
-        Some(700_016) => "the application is not known in this tenant; check client_id and tenant_id",
-        Some(90_002) => "the tenant does not exist; check tenant_id",
-        Some(9_001_023 | 90_130) => "tenant_id must name one tenant, not 'common' or 'organizations'",
-        Some(500_011) => {
-            "the service is not set up in this tenant; grant the application its permissions and give consent, or check scope"
-        }
-        Some(70_011 | 28_002 | 700_022 | 700_023) => "the scope is wrong; it is one resource followed by /.default",
-        Some(50_012) => "the assertion is not accepted; check the certificate registered with the application",
-        Some(500_133) => "the assertion is outside its time; set this machine's clock",
-        Some(90_006 | 90_012 | 90_024 | 90_033) => "Entra has a passing failure; it is asked again",
-        Some(90_055) => "the tenant is throttled; it is asked again",
-        _ if status >= 500 || status == 429 => "the token endpoint failed; it is asked again",
-        _ => "see the message of Entra",
-    };
-    let transient = matches!(number, Some(90_006 | 90_012 | 90_024 | 90_033 | 90_055 | 500_133))
-        || (number.is_none() && (status >= 500 || status == 429));
-    let code = number.map_or_else(|| "token".to_owned(), |number| format!("AADSTS{number}"));
-    let first = description.lines().next().unwrap_or("");
-    let said = answer::clean(first, 300);
-    let todo = if said.is_empty() { format!("{todo} ({code})") } else { format!("{todo} ({said})") };
-    (code, transient, todo)
 }
 
 fn not_sent(code: &str, message: &str, transient: bool) -> Outcome {

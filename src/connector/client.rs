@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt, Shared, WeakShared};
 use tokio::time::Instant;
 
+pub use super::conn::Expiry;
 use super::conn::{self, Conn, refuse};
 use super::leave::Leave;
 use super::native::{Answer, Attempt, Got};
@@ -121,6 +122,13 @@ impl Client {
     /// The pauses and breakers that everything asks before it is sent.
     pub fn holds(&self) -> Arc<Holds> {
         Arc::clone(&self.now().holds)
+    }
+
+    /// What of the credentials ends at a time that is known, the next first.
+    pub fn expiries(&self) -> Vec<Expiry> {
+        let mut all: Vec<Expiry> = self.now().connections.values().flat_map(|conn| conn.expiries()).collect();
+        all.sort_by_key(|expiry| expiry.at);
+        all
     }
 
     /// Sends one attempt. Never panics; ends within the call's time limit once it has its rate token.

@@ -13,7 +13,9 @@ use super::Client;
 use crate::catalog::{Catalog, ConnectionKind, Effect};
 use crate::check::program::Keep;
 use crate::clock::Clock;
-use crate::config::{Config, Connection, Credential, Entra, Limits, OnMatch, Protected, Rate, Retention, SecretRef};
+use crate::config::{
+    Cloud, Config, Connection, Credential, Entra, Limits, OnMatch, Proof, Protected, Rate, Retention, SecretRef,
+};
 use crate::engine::{Call, Outcome, Purpose};
 use crate::flow::model::Mode;
 use crate::value::{Map, Value};
@@ -340,10 +342,9 @@ pub(super) fn entra(server: &Server) -> Credential {
     Credential::Entra(Entra {
         tenant_id: "tenant".into(),
         client_id: "client".into(),
-        client_secret: Some(secret("hunter2-hunter2")),
-        managed_identity: false,
+        proof: Proof::Secret(secret("hunter2-hunter2")),
+        cloud: Cloud::Global,
         authority: format!("http://{}", server.address),
-        identity_endpoint: format!("http://{}", server.address),
         scope: Some("api://x/.default".into()),
     })
 }
@@ -422,7 +423,8 @@ async fn a_managed_identity_is_asked_as_its_page_says() {
     })
     .await;
     let Credential::Entra(known) = entra(&server) else { panic!() };
-    let identity = Credential::Entra(Entra { client_secret: None, managed_identity: true, ..known });
+    let identity =
+        Credential::Entra(Entra { proof: Proof::ManagedIdentity { endpoint: Some(known.authority.clone()) }, ..known });
     let client = open(connection(ConnectionKind::Http, format!("http://{}", server.address), identity)).unwrap();
     assert!(matches!(ask(&client, web("/x")).await, Outcome::Done { .. }));
     let line = "GET /metadata/identity/oauth2/token?api-version=2018-02-01&resource=api%3A%2F%2Fx&client_id=client";

@@ -16,7 +16,7 @@ use super::wire::{self, ReadError, Stage};
 use super::{address, answer};
 use crate::catalog::ConnectionKind;
 use crate::clock::Clock;
-use crate::config::{Config, Connection, Credential, Tls};
+use crate::config::{Config, Connection, Credential, Proof, Tls};
 use crate::engine::Outcome;
 use crate::error::Error;
 
@@ -33,6 +33,13 @@ pub(super) struct Conn {
     headers: HeaderMap,
     pub(super) scrubber: Scrubber,
     clock: Clock,
+}
+
+/// What ends at a time that is known.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Expiry {
+    pub what: String,
+    pub at: jiff::Timestamp,
 }
 
 /// One request below a connection's base.
@@ -99,7 +106,7 @@ impl Conn {
             }
             _ => plain.clone(),
         };
-        let auth = Auth::open(connection, &plain, &mut |secret| scrubber.add(secret))?;
+        let auth = Auth::open(connection, &plain, clock, &mut |secret| scrubber.add(secret))?;
         let mailer = match connection.kind {
             ConnectionKind::Email => Some(Mailer::open(connection, config.in_flight, &mut scrubber)?),
             _ => None,
@@ -131,6 +138,13 @@ impl Conn {
 
     pub(super) fn base(&self) -> Result<&Url, Outcome> {
         self.base.as_ref().ok_or_else(|| refuse("no_base_url", format!("the connection {} has no base_url", self.name)))
+    }
+
+    /// What of its credential ends some day, and when.
+    pub(super) fn expiries(&self) -> Vec<Expiry> {
+        let certificate =
+            self.auth.not_after().map(|at| Expiry { what: format!("the certificate of {}", self.name), at });
+        certificate.into_iter().collect()
     }
 
     /// Headers that a flow may not set, because the connection does.
@@ -320,7 +334,9 @@ pub(super) fn plain(config: &Config) -> Result<reqwest::Client, Error> {
     let tls = config.connections.values().any(|connection| {
         let local = |url: &str| url.starts_with("http://");
         let entra = match &connection.credential {
-            Credential::Entra(entra) => !local(&entra.authority) && !entra.managed_identity,
+            Credential::Entra(entra) => {
+                !local(&entra.authority) && !matches!(entra.proof, Proof::ManagedIdentity { .. })
+            }
             _ => false,
         };
         let mail = connection.email.as_ref().is_some_and(|email| email.tls != Tls::None);
@@ -350,8 +366,6 @@ fn base(connection: &Connection, scrubber: &mut Scrubber) -> Result<Option<Url>,
             secret.expose().to_owned()
         }
         (ConnectionKind::Teams, Some(url), None) => url.clone(),
-        (ConnectionKind::Mde, url, _) => url.clone().unwrap_or_else(|| "https://api.security.microsoft.com".into()),
-        (ConnectionKind::Graph, url, _) => url.clone().unwrap_or_else(|| "https://graph.microsoft.com".into()),
         (_, Some(url), _) => url.clone(),
         (kind, None, _) => {
             let (key, example) = match kind {

@@ -1,7 +1,9 @@
 //! Actions to requests, answers to outcomes. `client` is the one place that sends.
 
+pub mod aadsts;
 mod address;
 mod answer;
+mod assertion;
 pub mod auth;
 pub mod client;
 #[cfg(test)]

@@ -1,6 +1,11 @@
-//! Tokens: the Entra token endpoint, the managed identity endpoint, and what each service says to a bad token.
+//! Tokens: what they are for and what is in them, the endpoints of managed identities, and what each service says to a bad
+//! token. Not here: the token endpoint of Entra (`token`).
 
-use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::call::{Answer, Call};
@@ -15,6 +20,8 @@ pub const CLIENT_SECRET: &str = "sandbox-client-secret";
 pub const CLIENT_WITHOUT_ROLES: &str = "66666666-7777-8888-9999-000000000403";
 /// The Cloud Apps API token.
 pub const API_TOKEN: &str = "sandbox-api-token";
+/// What the identity endpoint of App Service wants in its header.
+pub const IDENTITY_HEADER: &str = "sandbox-identity-header";
 
 /// Who asks for a token: decides what a call needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +31,9 @@ pub(super) enum Service {
     CloudApps,
 }
 
+/// Mail over SMTP, and vaults.
+const MAIL: &str = "https://outlook.office365.com";
+pub(super) const VAULT: &str = "https://vault.azure.net";
 const CLOUD_APPS: &str = "05a65629-4c1b-48c1-a78b-804c4abdd4af";
 
 /// The service of a resource or scope.
@@ -38,55 +48,9 @@ fn service_of(resource: &str) -> Option<Service> {
     })
 }
 
-/// `POST /{tenant}/oauth2/v2.0/token`
-pub(super) fn token(world: &World, state: &mut State, call: &Call, tenant: &str) -> Answer {
-    let form = call.form();
-    let field = |name: &str| form.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-    let now = world.clock.now();
-    let refuse = |number, error: &str, text: &str| refusal(now, number, error, text);
-    if tenant == "common" || tenant == "organizations" {
-        return refuse(90_130, "invalid_request", "Application is not supported over the /common endpoint.");
-    }
-    for name in ["grant_type", "client_id", "scope"] {
-        if field(name).is_none_or(str::is_empty) {
-            let text = format!("The request body must contain the following parameter: '{name}'.");
-            return refuse(900_144, "invalid_request", &text);
-        }
-    }
-    if field("grant_type") != Some("client_credentials") {
-        return refuse(70_003, "unsupported_grant_type", "The app requested an unsupported grant type.");
-    }
-    let client = field("client_id").unwrap_or("");
-    if client != CLIENT_ID && client != CLIENT_WITHOUT_ROLES {
-        return refuse(700_016, "unauthorized_client", "Application was not found in the directory.");
-    }
-    match field("client_secret") {
-        None => {
-            return refuse(
-                7_000_218,
-                "invalid_client",
-                "The request body must contain client_assertion or client_secret.",
-            );
-        }
-        Some("sandbox-expired-secret") => return refuse(7_000_222, "invalid_client", "The client secret is expired."),
-        Some(CLIENT_SECRET) => {}
-        Some(_) => return refuse(7_000_215, "invalid_client", "Invalid client secret provided."),
-    }
-    let scope = field("scope").unwrap_or("");
-    let Some(resource) = scope.strip_suffix("/.default") else {
-        return refuse(70_011, "invalid_scope", "The provided value for the input parameter 'scope' is not valid.");
-    };
-    if resource.contains(' ') {
-        return refuse(28_002, "invalid_scope", "Several resources are named in 'scope'.");
-    }
-    if service_of(resource).is_none() {
-        return refuse(500_011, "invalid_resource", "The resource principal was not found in the tenant.");
-    }
-    let seconds = world.settings.token_lifetime.as_secs();
-    let access = mint(world, state, resource, client == CLIENT_ID, now);
-    Answer::ok(json!({
-        "token_type": "Bearer", "expires_in": seconds, "ext_expires_in": seconds, "access_token": access
-    }))
+/// What there are tokens for.
+pub(super) fn is_resource(resource: &str) -> bool {
+    service_of(resource).is_some() || matches!(resource.trim_end_matches('/'), MAIL | VAULT)
 }
 
 /// `GET /metadata/identity/oauth2/token`: numbers come as text.
@@ -99,11 +63,14 @@ pub(super) fn managed_identity(world: &World, state: &mut State, call: &Call) ->
         return refuse("bad_request_103", "Required parameter api-version is missing");
     }
     let resource = call.param("resource").unwrap_or("");
-    if service_of(resource).is_none() {
+    if !is_resource(resource) {
         return refuse("invalid_resource", "AADSTS500011: the resource was not found; it carries no '/.default' here");
     }
+    if call.param("client_id").is_some_and(|client| client != CLIENT_ID) {
+        return refuse("invalid_request", "Identity not found");
+    }
     let now = world.clock.now();
-    let access = mint(world, state, resource, true, now);
+    let access = mint(world, state, resource, CLIENT_ID, now);
     let seconds = world.settings.token_lifetime.as_secs();
     let expires = now.as_second() + seconds;
     Answer::ok(json!({
@@ -113,12 +80,66 @@ pub(super) fn managed_identity(world: &World, state: &mut State, call: &Call) ->
     }))
 }
 
-fn mint(world: &World, state: &mut State, resource: &str, roles: bool, now: Timestamp) -> String {
+/// `GET /msi/token`: the endpoint of App Service, Functions and Container Apps. It tells only when a token ends.
+pub(super) fn app_service_identity(world: &World, state: &mut State, call: &Call) -> Answer {
+    let refuse = |status, text: &str| Answer::new(status, json!({"statusCode": status, "message": text}));
+    if call.identity.as_deref() != Some(IDENTITY_HEADER) {
+        return refuse(401, "the header X-IDENTITY-HEADER is missing or wrong");
+    }
+    let resource = call.param("resource").unwrap_or("");
+    if call.param("api-version") != Some("2019-08-01") || !is_resource(resource) {
+        return refuse(400, "the resource or the api-version is not known");
+    }
+    if call.param("client_id").is_some_and(|client| client != CLIENT_ID) {
+        return refuse(400, "No User Assigned or Delegated Managed Identity found for specified ClientId");
+    }
+    let now = world.clock.now();
+    let expires = now.as_second() + world.settings.token_lifetime.as_secs();
+    let access = mint(world, state, resource, CLIENT_ID, now);
+    Answer::ok(json!({
+        "access_token": access, "expires_on": expires.to_string(), "resource": resource, "token_type": "Bearer",
+        "client_id": CLIENT_ID
+    }))
+}
+
+/// A token as Entra makes them: a JWT whose claims anybody can read.
+pub(super) fn mint(world: &World, state: &mut State, resource: &str, client: &str, now: Timestamp) -> String {
     let mut draw = Seed::new(world.plan.seed ^ state.tokens.len() as u64, "token");
-    let access = format!("eyJ0eXAiOiJKV1QifQ.{}.{}", draw.hex(64), draw.hex(32));
     let expires = now.checked_add(world.settings.token_lifetime).unwrap_or(now);
-    state.tokens.insert(access.clone(), Token { audience: resource.to_owned(), expires, roles });
+    let roles = roles(world, state, resource, client);
+    let mut claims = json!({
+        "aud": resource, "iss": format!("https://sts.windows.net/{TENANT}/"), "tid": TENANT, "appid": client,
+        "iat": now.as_second(), "nbf": now.as_second(), "exp": expires.as_second(), "uti": draw.hex(22), "ver": "1.0",
+    });
+    let some = !roles.is_empty();
+    if let (true, Some(members)) = (some, claims.as_object_mut()) {
+        members.insert("roles".to_owned(), json!(roles));
+    }
+    let encode = |text: String| URL_SAFE_NO_PAD.encode(text);
+    let header = encode(json!({"typ": "JWT", "alg": "RS256"}).to_string());
+    let access = format!("{header}.{}.{}", encode(claims.to_string()), draw.hex(64));
+    state.tokens.insert(access.clone(), Token { audience: resource.to_owned(), expires, roles: some });
     access
+}
+
+/// The application permissions that were granted: those of all actions of the service, unless somebody set others.
+fn roles(world: &World, state: &State, resource: &str, client: &str) -> BTreeSet<String> {
+    if client == CLIENT_WITHOUT_ROLES {
+        return BTreeSet::new();
+    }
+    if let Some(roles) = &state.roles {
+        return roles.clone();
+    }
+    let connectors: &[&str] = match service_of(resource) {
+        Some(Service::Mde) => &["mde"],
+        Some(Service::Graph) => &["xdr", "entra", "exchange"],
+        Some(Service::CloudApps) => &["cloud_apps"],
+        None if resource == MAIL => return BTreeSet::from(["SMTP.SendAsApp".to_owned()]),
+        // A vault asks its own policies, not the token.
+        None => return BTreeSet::new(),
+    };
+    let actions = world.catalog.actions.values().filter(|action| connectors.contains(&action.connector()));
+    actions.map(|action| action.permission.to_string()).collect()
 }
 
 /// What a call with these credentials gets before it is looked at; `None` lets it pass.
@@ -144,23 +165,4 @@ pub(super) fn gate(world: &World, state: &State, call: &Call, service: Service) 
         return Some(Answer::error(403, "Forbidden", "the application has none of the permissions that this needs"));
     }
     None
-}
-
-fn refusal(now: Timestamp, number: u64, error: &str, text: &str) -> Answer {
-    // Failed authentication of the client is a 401, everything else a 400.
-    let status = if error == "invalid_client" { 401 } else { 400 };
-    let stamp = now.checked_sub(SignedDuration::from_nanos(i64::from(now.subsec_nanosecond()))).unwrap_or(now);
-    let trace = "0000aaaa-11bb-cccc-dd22-eeeeee333333";
-    Answer::new(
-        status,
-        json!({
-            "error": error,
-            "error_description": format!("AADSTS{number}: {text}\r\nTrace ID: {trace}\r\nTimestamp: {stamp}"),
-            "error_codes": [number],
-            "timestamp": stamp.to_string(),
-            "trace_id": trace,
-            "correlation_id": TENANT,
-            "error_uri": format!("https://login.microsoftonline.com/error?code={number}"),
-        }),
-    )
 }

@@ -14,6 +14,8 @@ pub(super) struct Call {
     pub(super) authorization: Option<String>,
     /// The header `Metadata: true` of the managed identity endpoint.
     pub(super) metadata: bool,
+    /// The header `X-IDENTITY-HEADER` of the one of App Service.
+    pub(super) identity: Option<String>,
     pub(super) body: Vec<u8>,
 }
 

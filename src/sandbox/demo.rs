@@ -11,7 +11,8 @@ use super::auth::{API_TOKEN, CLIENT_ID, CLIENT_SECRET};
 use super::world::TENANT;
 use crate::catalog::ConnectionKind;
 use crate::config::{
-    Config, Connection, Credential, Email, Entra, Limits, OnLimit, OnMatch, Protected, Rate, Retention, SecretRef, Tls,
+    Cloud, Config, Connection, Credential, Email, Entra, Limits, OnLimit, OnMatch, Proof, Protected, Rate, Retention,
+    SecretRef, Tls,
 };
 use crate::error::Error;
 use crate::flow::model::Mode;
@@ -54,10 +55,9 @@ pub fn demo_config(http: SocketAddr, smtp: SocketAddr, folder: &Path) -> Result<
         Credential::Entra(Entra {
             tenant_id: TENANT.to_owned(),
             client_id: CLIENT_ID.to_owned(),
-            client_secret: Some(client_secret.clone()),
-            managed_identity: false,
+            proof: Proof::Secret(client_secret.clone()),
+            cloud: Cloud::Global,
             authority: base.clone(),
-            identity_endpoint: base.clone(),
             scope: None,
         })
     };

@@ -4,6 +4,7 @@
 //!
 //! Not here: any knowledge of flows beyond the names of the shipped ones, which the ledger uses to say what was due.
 
+mod assertion;
 mod auth;
 mod call;
 mod cloud;
@@ -26,6 +27,7 @@ mod server;
 mod smtp;
 mod state;
 mod teams;
+mod token;
 mod world;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -36,11 +38,12 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-pub use auth::{API_TOKEN, CLIENT_ID, CLIENT_SECRET, CLIENT_WITHOUT_ROLES};
+pub use auth::{API_TOKEN, CLIENT_ID, CLIENT_SECRET, CLIENT_WITHOUT_ROLES, IDENTITY_HEADER};
 pub use demo::{SHIPPED, demo_config};
 pub use faults::Faults;
 pub use ledger::{Acted, DEMO_FLOWS, Entry, Ledger};
 pub use state::World;
+pub use token::client_refused_with;
 pub use world::{Alert, Device, Plan, Replies, Risk, Source, TENANT, TRAVEL, User};
 
 use crate::catalog::Catalog;

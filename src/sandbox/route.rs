@@ -7,7 +7,7 @@ use super::call::{Answer, Call};
 use super::faults::{Faults, Limit};
 use super::ledger::DEMO_FLOWS;
 use super::state::{Hunt, State, World};
-use super::{cloud, generic, graph, mde, teams};
+use super::{cloud, generic, graph, mde, teams, token};
 
 /// Answers one request of a client.
 pub(super) fn answer(world: &World, call: &Call) -> Answer {
@@ -16,8 +16,11 @@ pub(super) fn answer(world: &World, call: &Call) -> Answer {
     let state = &mut *state;
     count(state, call, &path);
     match path.as_slice() {
-        [tenant, "oauth2", "v2.0", "token"] if call.method == "POST" => return auth::token(world, state, call, tenant),
+        [tenant, "oauth2", "v2.0", "token"] if call.method == "POST" => {
+            return token::answer(world, state, call, tenant);
+        }
         ["metadata", "identity", "oauth2", "token"] => return auth::managed_identity(world, state, call),
+        ["msi", "token"] => return auth::app_service_identity(world, state, call),
         ["workflows", ..] => return teams::answer(world, state, call),
         _ => {}
     }
@@ -96,9 +99,10 @@ fn throttle(world: &World, state: &mut State, call: &Call, service: Service, pat
     Some(Answer { retry_after: limit.says_when.then_some(seconds), ..answer })
 }
 
-/// `GET /_sandbox/ledger[?flows=a,b]`, `POST /_sandbox/faults|feed|hunting`. No credentials: it listens on loopback.
+/// `GET /_sandbox/ledger[?flows=a,b]`, `POST /_sandbox/faults|feed|hunting|certificate|federated|roles`. No credentials: it listens on loopback.
 pub(super) fn control(world: &World, call: &Call) -> Answer {
     let refuse = |message: String| Answer::error(400, "BadRequest", message);
+    let done = |done: Result<(), String>| done.map_or_else(refuse, |()| Answer::empty(204));
     let path: Vec<&str> = call.path.iter().skip(1).map(String::as_str).collect();
     match (call.method.as_str(), path.as_slice()) {
         ("GET", ["ledger"]) => {
@@ -124,6 +128,15 @@ pub(super) fn control(world: &World, call: &Call) -> Answer {
             }
             Err(message) => refuse(message),
         },
+        ("POST", ["certificate"]) => done(world.state().trust.certificate(&String::from_utf8_lossy(&call.body))),
+        ("POST", ["federated"]) => done(world.state().trust.federate(&call.body)),
+        ("POST", ["roles"]) => done(match serde_json::from_slice(&call.body) {
+            Ok(roles) => {
+                world.state().roles = Some(roles);
+                Ok(())
+            }
+            Err(error) => Err(format!("reading the roles, a list of names: {error}")),
+        }),
         _ => unknown(call),
     }
 }

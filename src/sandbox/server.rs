@@ -39,13 +39,20 @@ async fn handle(Extract(world): Extract<Arc<World>>, request: Request) -> Respon
         url: format!("http://{}{path}", text("host").unwrap_or_default()),
         query: pairs(parts.uri.query().unwrap_or("")),
         authorization: text("authorization"),
+        identity: text("x-identity-header"),
         metadata: text("metadata").is_some_and(|value| value == "true"),
         body: body.to_vec(),
     };
     if call.path.first().is_some_and(|first| first == "_sandbox") {
         return respond(route::control(&world, &call));
     }
-    simulate(&world, &call).await
+    let mut response = simulate(&world, &call).await;
+    // Its own clock, which need not be that of this machine.
+    let date = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&world.clock.now());
+    if let Some(date) = date.ok().and_then(|text| HeaderValue::try_from(text).ok()) {
+        response.headers_mut().insert(header::DATE, date);
+    }
+    response
 }
 
 /// Latency, then the fault of this call's number, then the service itself.

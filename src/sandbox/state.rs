@@ -1,12 +1,13 @@
 //! What changes while the tenant is served: which alerts are visible, what was done to them, machine actions, tokens.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value as Json;
 
 use super::Settings;
+use super::assertion::Trust;
 use super::faults::{Faults, Throttle};
 use super::world::Plan;
 use crate::catalog::Catalog;
@@ -40,14 +41,19 @@ pub(super) struct State {
     pub(super) values: BTreeMap<usize, String>,
     pub(super) indicators: BTreeMap<u64, Json>,
     /// Users whose account or risk was changed, and their inbox rules that were switched off, by the user's index.
-    pub(super) disabled: std::collections::BTreeSet<usize>,
+    pub(super) disabled: BTreeSet<usize>,
     pub(super) risks: BTreeMap<usize, (&'static str, &'static str)>,
-    pub(super) rules_off: std::collections::BTreeSet<usize>,
+    pub(super) rules_off: BTreeSet<usize>,
     /// Refused or repeated machine actions by device and type: every other one is answered with the open action.
     pub(super) repeats: BTreeMap<(usize, &'static str), u32>,
     pub(super) incidents: BTreeMap<u64, Handling>,
     pub(super) marks: Marks,
     pub(super) tokens: HashMap<String, Token>,
+    /// What the app registration trusts, and the permissions that it was granted where somebody set them.
+    pub(super) trust: Trust,
+    pub(super) roles: Option<BTreeSet<String>>,
+    /// How often an application in a refused state was refused, by number.
+    pub(super) refused: BTreeMap<u64, u32>,
     pub(super) throttle: Throttle,
     pub(super) faults: Faults,
     /// Answered requests, the control routes not counted.

@@ -17,6 +17,7 @@ mod docs;
 mod engine;
 mod faults;
 mod gates;
+mod identity;
 mod invariants;
 mod journals;
 mod letters;

@@ -113,6 +113,92 @@ fn clear_text_stays_on_the_machine() {
     assert!(refused(mail).contains("clear text"));
 }
 
+#[test]
+fn a_cloud_is_named_or_follows_from_the_address() {
+    let entra = |config: &Config| match &config.connections["c"].credential {
+        Credential::Entra(entra) => {
+            let scope = entra.cloud.scope(config.connections["c"].kind).unwrap_or_default();
+            (entra.authority.clone(), config.connections["c"].base_url.clone().unwrap_or_default(), scope)
+        }
+        _ => panic!(),
+    };
+    let text = |connection: &str| {
+        format!(
+            "connections: {{ c: {{ {connection}, credential: {{ entra: {{ tenant_id: t, client_id: c, client_secret: {{ env: X }} }} }} }} }}"
+        )
+    };
+    for (connection, authority, base, scope) in [
+        ("kind: mde", "login.microsoftonline.com", "api.security.microsoft.com", "api.securitycenter.microsoft.com"),
+        ("kind: graph", "login.microsoftonline.com", "graph.microsoft.com", "graph.microsoft.com"),
+        (
+            "kind: mde, cloud: gcc",
+            "login.microsoftonline.com",
+            "api-gcc.securitycenter.microsoft.us",
+            "api-gcc.securitycenter.microsoft.us",
+        ),
+        (
+            "kind: mde, cloud: gcc_high",
+            "login.microsoftonline.us",
+            "api-gov.securitycenter.microsoft.us",
+            "api-gov.securitycenter.microsoft.us",
+        ),
+        ("kind: graph, cloud: gcc_high", "login.microsoftonline.us", "graph.microsoft.us", "graph.microsoft.us"),
+        ("kind: graph, cloud: dod", "login.microsoftonline.us", "dod-graph.microsoft.us", "dod-graph.microsoft.us"),
+        (
+            "kind: graph, base_url: \"https://dod-graph.microsoft.us\"",
+            "login.microsoftonline.us",
+            "dod-graph.microsoft.us",
+            "dod-graph.microsoft.us",
+        ),
+        (
+            "kind: graph, cloud: china",
+            "login.chinacloudapi.cn",
+            "microsoftgraph.chinacloudapi.cn",
+            "microsoftgraph.chinacloudapi.cn",
+        ),
+        (
+            "kind: mde, cloud: dod, base_url: \"https://api-gov.securitycenter.microsoft.us\"",
+            "login.microsoftonline.us",
+            "api-gov.securitycenter.microsoft.us",
+            "api-gov.securitycenter.microsoft.us",
+        ),
+    ] {
+        let seen = entra(&parse(&text(connection)).unwrap());
+        let wanted = (format!("https://{authority}"), format!("https://{base}"), format!("https://{scope}/.default"));
+        assert_eq!(seen, wanted, "{connection}");
+    }
+    let message = refused(&text("kind: graph, cloud: global, base_url: \"https://graph.microsoft.us\""));
+    assert!(message.contains("of the cloud gcc_high"), "{message}");
+    assert!(refused(&text("kind: mde, cloud: china")).contains("base_url"), "no public API is documented there");
+}
+
+#[test]
+fn an_identity_has_exactly_one_proof() {
+    let graph =
+        |entra: &str| format!("connections: {{ c: {{ kind: graph, credential: {{ entra: {{ {entra} }} }} }} }}");
+    let ids = "tenant_id: t, client_id: c";
+    for fine in [
+        format!("{ids}, certificate: {{ file: a }}, certificate_key: {{ env: K }}"),
+        format!("{ids}, workload_identity: true"),
+        format!("{ids}, workload_identity: true, token_file: ./token"),
+        "managed_identity: true".to_owned(),
+        "managed_identity: true, client_id: c".to_owned(),
+    ] {
+        assert!(parse(&graph(&fine)).is_ok(), "{fine}");
+    }
+    for (wrong, why) in [
+        (ids.to_owned(), "exactly one of"),
+        (format!("{ids}, client_secret: {{ env: S }}, managed_identity: true"), "exactly one of"),
+        (format!("{ids}, client_secret: {{ env: S }}, token_file: x"), "belongs to `workload_identity: true`"),
+        (format!("{ids}, client_secret: {{ env: S }}, certificate_key: {{ env: K }}"), "belongs to `certificate`"),
+        (format!("{ids}, client_secret: {{ env: S }}, identity_endpoint: \"http://localhost\""), "belongs to `managed"),
+        ("client_id: c, client_secret: { env: S }".to_owned(), "`tenant_id` wants an id"),
+        ("managed_identity: true, identity_endpoint: \"http://10.0.0.1\"".to_owned(), "https"),
+    ] {
+        assert!(refused(&graph(&wrong)).contains(why), "{wrong}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn files_that_others_can_change_or_read_are_refused() {
@@ -131,4 +217,16 @@ fn files_that_others_can_change_or_read_are_refused() {
     assert!(Config::read(&path).is_ok());
     mode(&secret, 0o644);
     assert!(Config::read(&path).unwrap_err().to_string().contains("chmod o-rw"));
+    // A certificate beside its key is public; with the key in it, it is none of the others' business.
+    let graph = |proof: &str| {
+        let text = format!(
+            "connections: {{ g: {{ kind: graph, credential: {{ entra: {{ tenant_id: t, client_id: c, {proof} }} }} }} }}"
+        );
+        std::fs::write(&path, text).unwrap();
+        Config::read(&path)
+    };
+    assert!(graph("certificate: { file: token }").unwrap_err().to_string().contains("entra.certificate"));
+    assert!(graph("certificate: { file: token }, certificate_key: { env: K }").is_ok());
+    let exposed = graph("certificate: { env: C }, certificate_key: { file: token }").unwrap_err().to_string();
+    assert!(exposed.contains("entra.certificate_key"), "{exposed}");
 }
