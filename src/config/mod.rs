@@ -77,6 +77,11 @@ pub struct Connection {
 pub enum Credential {
     None,
     Entra(Entra),
+    /// `email`: XOAUTH2, as the mailbox that sends unless another is named.
+    Mailbox {
+        username: Option<String>,
+        entra: Entra,
+    },
     /// Defender for Cloud Apps: `Authorization: Token …`.
     ApiToken(SecretRef),
     Password {
@@ -252,7 +257,7 @@ impl Config {
             let mut add = |key: &str, secret| found.push((format!("connections.{name}.{key}"), secret));
             match &connection.credential {
                 Credential::None => {}
-                Credential::Entra(entra) => entra.secrets(&mut add),
+                Credential::Entra(entra) | Credential::Mailbox { entra, .. } => entra.secrets(&mut add),
                 Credential::ApiToken(secret) => add("credential.api_token", secret),
                 Credential::Password { password, .. } => add("credential.password", password),
                 Credential::Bearer(secret) => add("credential.bearer", secret),

@@ -415,12 +415,17 @@ impl Checker<'_> {
             };
         };
         if raw.xoauth2.is_some() {
-            return Err(
-                self.fault(&place, "xoauth2 is not in this version of watchfloor; use `username` and `password`")
-            );
+            let message = "`xoauth2` is how `entra` signs in to a mail server; write `entra: { … }` instead";
+            return Err(self.fault(&place, message));
         }
         let wrong = |message: &str| Err(self.fault(&place, message));
         let credential = match (raw.entra, raw.api_token, raw.username, raw.password, raw.bearer) {
+            (Some(entra), None, username, None, None) if kind == ConnectionKind::Email => {
+                if username.as_ref().is_some_and(|name| !name.contains('@') || name.chars().any(char::is_control)) {
+                    return wrong("`username` beside `entra` is the mailbox that signs in, a mail address");
+                }
+                Credential::Mailbox { username, entra: self.entra(&place, entra, cloud)? }
+            }
             (Some(entra), None, None, None, None) => Credential::Entra(self.entra(&place, entra, cloud)?),
             (None, Some(token), None, None, None) => Credential::ApiToken(self.secret(token)),
             (None, None, Some(username), Some(password), None) => {
@@ -437,6 +442,7 @@ impl Checker<'_> {
                     ConnectionKind::Mde | ConnectionKind::Graph | ConnectionKind::CloudApps | ConnectionKind::Http
                 )
             }
+            Credential::Mailbox { .. } => true,
             Credential::ApiToken(_) => kind == ConnectionKind::CloudApps,
             Credential::Password { .. } => matches!(kind, ConnectionKind::Email | ConnectionKind::Http),
             Credential::Bearer(_) => kind == ConnectionKind::Http,

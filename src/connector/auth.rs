@@ -88,7 +88,7 @@ impl Auth {
             Credential::None | Credential::Password { .. } => Ok(Auth::None),
             Credential::ApiToken(reference) => fixed("Token", &read(reference)?),
             Credential::Bearer(reference) => fixed("Bearer", &read(reference)?),
-            Credential::Entra(entra) => {
+            Credential::Entra(entra) | Credential::Mailbox { entra, .. } => {
                 let scope = entra.scope.clone().or_else(|| entra.cloud.scope(connection.kind));
                 let scope = scope.ok_or_else(|| {
                     Error::config(format!("connection {name}: its entra credential needs a scope"))

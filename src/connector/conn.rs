@@ -108,7 +108,7 @@ impl Conn {
         };
         let auth = Auth::open(connection, &plain, clock, &mut |secret| scrubber.add(secret))?;
         let mailer = match connection.kind {
-            ConnectionKind::Email => Some(Mailer::open(connection, config.in_flight, &mut scrubber)?),
+            ConnectionKind::Email => Some(Mailer::open(connection, config.in_flight, &auth, &mut scrubber)?),
             _ => None,
         };
         let mut headers = HeaderMap::new();
@@ -334,7 +334,7 @@ pub(super) fn plain(config: &Config) -> Result<reqwest::Client, Error> {
     let tls = config.connections.values().any(|connection| {
         let local = |url: &str| url.starts_with("http://");
         let entra = match &connection.credential {
-            Credential::Entra(entra) => {
+            Credential::Entra(entra) | Credential::Mailbox { entra, .. } => {
                 !local(&entra.authority) && !matches!(entra.proof, Proof::ManagedIdentity { .. })
             }
             _ => false,

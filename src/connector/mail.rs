@@ -4,6 +4,8 @@
 //! before the content nothing was sent; once the content is on its way a lost connection leaves the outcome unknown.
 //! Where the server offers PIPELINING (RFC 2920), what goes before the content is one message, answered line by line.
 
+mod sign_in;
+
 use std::fmt::{self, Display};
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
@@ -14,16 +16,17 @@ use lettre::address::{Address, Envelope};
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
 use lettre::message::{Attachment, Mailbox, Message, MultiPart, SinglePart};
 use lettre::transport::smtp::Error as SmtpError;
-use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, TlsParameters};
 use lettre::transport::smtp::commands::{Data, Ehlo, Mail, Rcpt};
 use lettre::transport::smtp::extension::ClientId;
+use sign_in::SignIn;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::auth::Auth;
 use super::wire::{self, Stage};
 use super::{answer, redact::Scrubber};
-use crate::config::{Connection, Credential, Tls};
+use crate::config::{Connection, Tls};
 use crate::engine::Outcome;
 use crate::error::Error;
 use crate::value::{Map, Value};
@@ -53,14 +56,19 @@ pub(super) struct Mailer {
     port: u16,
     tls: Tls,
     parameters: Option<TlsParameters>,
-    credentials: Option<Credentials>,
+    sign_in: SignIn,
     pub(super) from: Address,
     idle: Mutex<Vec<(Line, Instant)>>,
     slots: Semaphore,
 }
 
 impl Mailer {
-    pub(super) fn open(connection: &Connection, in_flight: usize, scrubber: &mut Scrubber) -> Result<Self, Error> {
+    pub(super) fn open(
+        connection: &Connection,
+        in_flight: usize,
+        auth: &Auth,
+        scrubber: &mut Scrubber,
+    ) -> Result<Self, Error> {
         let name = &connection.name;
         let email = connection
             .email
@@ -82,24 +90,12 @@ impl Mailer {
                 Some(built.map_err(|error| Error::config(format!("connection {name}: setting up TLS: {error}")))?)
             }
         };
-        let credentials = match &connection.credential {
-            Credential::Password { username, password } => {
-                let password = password.resolve().map_err(|error| {
-                    Error::config(format!("connection {name}: its credential can't be read: {error}"))
-                })?;
-                scrubber.add(password.expose());
-                // What the sign-in sends, which servers like to repeat.
-                scrubber.add(&format!("\0{username}\0{}", password.expose()));
-                Some(Credentials::new(username.clone(), password.expose().to_owned()))
-            }
-            _ => None,
-        };
         Ok(Mailer {
             host: email.host.clone(),
             port: email.port,
             tls: email.tls,
             parameters,
-            credentials,
+            sign_in: SignIn::open(connection, auth, scrubber)?,
             from,
             idle: Mutex::default(),
             slots: Semaphore::new(in_flight.clamp(1, 64)),
@@ -172,19 +168,14 @@ impl Mailer {
             }
         }
         // The library keeps of the server's offers only those that it uses itself: they are asked for once more.
-        let pipelining = match connection.command(Ehlo::new(hello)).await {
-            Ok(offers) => offers.message().any(|offer| offer.trim().eq_ignore_ascii_case("PIPELINING")),
-            Err(error) if error.status().is_some() => false,
+        let offers: Vec<String> = match connection.command(Ehlo::new(hello)).await {
+            Ok(offers) => offers.message().map(|offer| offer.trim().to_ascii_uppercase()).collect(),
+            Err(error) if error.status().is_some() => Vec::new(),
             Err(error) => return Err(failed(&error, "greeting the mail server")),
         };
-        if let Some(credentials) = &self.credentials {
-            let done = connection.auth(&[Mechanism::Plain, Mechanism::Login], credentials).await;
-            done.map_err(|error| {
-                let said = answer::clean(&chain(&error), 300);
-                let why = format!("the mail server {server} refuses the sign-in: {said}; check username and password");
-                not_sent("credentials", &why, !(error.is_permanent() || error.is_client()))
-            })?;
-        }
+        let pipelining = offers.iter().any(|offer| offer == "PIPELINING");
+        let mechanisms = offers.iter().find_map(|offer| offer.strip_prefix("AUTH ")).unwrap_or("");
+        self.sign_in.go(&mut connection, mechanisms, &server).await?;
         Ok(Line { smtp: connection, pipelining })
     }
 
@@ -320,6 +311,9 @@ pub(super) fn letter(inputs: &Map, from: &Address, tag: &str, now: jiff::Timesta
         .subject(one_line(text(inputs, &["subject"]).unwrap_or_default()))
         .date(now.into())
         .message_id(Some(message_id.clone()));
+    for (name, value) in text(inputs, &["importance"]).map(importance).unwrap_or_default() {
+        builder = builder.raw_header(HeaderValue::new(HeaderName::new_from_ascii_str(name), (*value).to_owned()));
+    }
     builder = to.iter().fold(builder, |builder, to| builder.to(Mailbox::new(None, to.clone())));
     builder = cc.iter().fold(builder, |builder, cc| builder.cc(Mailbox::new(None, cc.clone())));
     // Tells vacation responders to keep still: an answer to us would be read by nobody.
@@ -344,6 +338,15 @@ pub(super) fn letter(inputs: &Map, from: &Address, tag: &str, now: jiff::Timesta
     }
     let content = String::from_utf8(content).map_err(|_| "the mail can't be built: it is no text".to_owned())?;
     Ok(Letter { message_id, envelope, content })
+}
+
+/// The headers that mail readers look at: RFC 2156 has the first, and the second is older and everywhere.
+fn importance(text: &str) -> &'static [(&'static str, &'static str)] {
+    match text {
+        "High" => &[("Importance", "high"), ("X-Priority", "1")],
+        "Low" => &[("Importance", "low"), ("X-Priority", "5")],
+        _ => &[],
+    }
 }
 
 enum Body {
@@ -464,6 +467,15 @@ mod tests {
             "ü@b.example",
         ] {
             assert!(build(&[to(bad), ("text", Value::str("t"))]).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn importance_is_a_header() {
+        for (given, header) in [("High", "Importance: high"), ("Low", "Importance: low"), ("Normal", "Subject: ")] {
+            let (_, content) =
+                build(&[to("a@b.example"), ("text", Value::str("t")), ("importance", Value::str(given))]).unwrap();
+            assert!(content.contains(header) && content.contains("Importance") == (given != "Normal"), "{content}");
         }
     }
 

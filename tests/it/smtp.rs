@@ -15,13 +15,15 @@ use watchfloor::catalog::{Catalog, ConnectionKind};
 use watchfloor::check::program::Keep;
 use watchfloor::clock::Clock;
 use watchfloor::config::{
-    Config, Connection, Credential, Email, Limits, OnMatch, Protected, Rate, Retention, SecretRef, Tls,
+    Cloud, Config, Connection, Credential, Email, Entra, Limits, OnMatch, Proof, Protected, Rate, Retention, SecretRef,
+    Tls,
 };
 use watchfloor::connector::Client;
 use watchfloor::engine::{Call, Outcome, Purpose};
 use watchfloor::flow::model::Mode;
 use watchfloor::guard::{Asker, Check, Guard};
 use watchfloor::id::RunId;
+use watchfloor::sandbox::{CLIENT_ID, CLIENT_SECRET, CLIENT_WITHOUT_ROLES, Options, Sandbox, TENANT};
 use watchfloor::value::Value;
 
 const SERVER: &str = r#"
@@ -37,6 +39,28 @@ class Handler:
             "to": envelope.rcpt_tos, "content": base64.b64encode(envelope.content).decode()}), flush=True)
         return "250 taken"
 
+    tokens = []
+
+    # As Exchange does it: what is wrong with a token is said in a challenge, which wants an empty answer, and then refused.
+    async def auth_XOAUTH2(self, server, args):
+        blob = await server.challenge_auth("")
+        user, bearer = [part.split(b"=", 1)[1].decode() for part in blob.split(b"\1")[:2]]
+        token = bearer.removeprefix("Bearer ")
+        claims = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+        self.tokens.append(token)
+        good = claims["aud"] == "https://outlook.office365.com" and "SMTP.SendAsApp" in claims.get("roles", [])
+        revoked = user.startswith("revoked@") and len(set(self.tokens)) == 1
+        if good and not revoked and user.startswith(("soc@", "revoked@")):
+            return AuthResult(success=True, auth_data=user)
+        answer = await server.challenge_auth(json.dumps({"status": "401", "schemes": "Bearer"}))
+        assert answer == b"", answer
+        code = "5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Mailbox" if user.startswith("disabled@") else "5.7.3 Authentication unsuccessful"
+        return AuthResult(success=False, handled=False, message="535 " + code)
+
+class Server(SMTP):
+    line_length_limit = 12288
+
 def sign_in(server, session, envelope, mechanism, data):
     # "handled" says that the answer was given here; it was not.
     return AuthResult(success=(data.login == b"soc" and data.password == b"p\xc3\xa4ss word"), handled=False)
@@ -44,7 +68,7 @@ def sign_in(server, session, envelope, mechanism, data):
 async def main():
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(sys.argv[1], sys.argv[2])
-    make = lambda: SMTP(Handler(), tls_context=context, require_starttls=True, auth_required=True, authenticator=sign_in)
+    make = lambda: Server(Handler(), tls_context=context, require_starttls=True, auth_required=True, authenticator=sign_in)
     server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
@@ -179,6 +203,24 @@ async fn send(config: &Config, inputs: &[(&str, Value)]) -> Outcome {
     client.send(decision.permit.expect("a mail needs no more"), &asker.run, call.into()).await.outcome
 }
 
+/// The same, signed in as an application of the simulated tenant.
+fn app(folder: &Path, port: u16, tenant: &Sandbox, client: &str, mailbox: Option<&str>) -> Config {
+    let secret = folder.join("client-secret");
+    std::fs::write(&secret, CLIENT_SECRET).unwrap();
+    let mut config = config(folder, port, "", true);
+    let entra = Entra {
+        tenant_id: TENANT.into(),
+        client_id: client.into(),
+        proof: Proof::Secret(SecretRef::File(secret)),
+        cloud: Cloud::Global,
+        authority: format!("http://{}", tenant.http_addr()),
+        scope: None,
+    };
+    let username = mailbox.map(str::to_owned);
+    config.connections.get_mut("mail").unwrap().credential = Credential::Mailbox { username, entra };
+    config
+}
+
 fn to(addresses: &[&str]) -> (&'static str, Value) {
     ("to", Value::list(addresses.iter().map(Value::str).collect()))
 }
@@ -242,6 +284,38 @@ async fn hostile_mail_arrives_as_exactly_one_intact_message() {
         }
     }
     assert!(server.lines.try_recv().is_err(), "one message a call, no more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_application_signs_in_with_its_token_and_a_refusal_says_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path());
+    let clock = Clock::system();
+    let tenant = Sandbox::start(Options::new(3, 1, clock.now()), clock).await.unwrap();
+    let mail = [to(&["lead@contoso.example"]), ("subject", Value::str("s")), ("text", Value::str("t"))];
+    let as_mailbox = |client: &str, mailbox| app(folder.path(), server.port, &tenant, client, mailbox);
+    for mailbox in [None, Some("revoked@contoso.example")] {
+        let outcome = send(&as_mailbox(CLIENT_ID, mailbox), &mail).await;
+        assert!(matches!(outcome, Outcome::Done { .. }), "{mailbox:?}: {outcome:?}");
+        assert_eq!(server.message().from, "soc@contoso.example");
+    }
+    for (client, mailbox, why, todo) in [
+        (CLIENT_WITHOUT_ROLES, None, "5.7.3", "grant the application SMTP.SendAsApp"),
+        (CLIENT_ID, Some("other@contoso.example"), "status 401", "Add-MailboxPermission other@contoso.example"),
+        (CLIENT_ID, Some("disabled@contoso.example"), "5.7.139", "Set-CASMailbox disabled@contoso.example"),
+    ] {
+        let outcome = send(&as_mailbox(client, mailbox), &mail).await;
+        let Outcome::NotSent { code, message, transient: false } = &outcome else { panic!("{outcome:?}") };
+        assert_eq!(code, "credentials");
+        assert!(message.contains(why) && message.contains(todo) && !message.contains("eyJ"), "{message}");
+    }
+    assert!(server.lines.try_recv().is_err(), "nothing more arrived");
+    let unknown = as_mailbox("99999999-0000-0000-0000-000000000000", None);
+    let outcome = send(&unknown, &mail).await;
+    assert!(
+        matches!(&outcome, Outcome::NotSent { code, transient: false, .. } if code == "AADSTS700016"),
+        "{outcome:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
