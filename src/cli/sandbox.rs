@@ -26,6 +26,12 @@ pub(super) struct Args {
     /// Added to every answer
     #[arg(long, default_value_t = 0, value_name = "MS")]
     latency: u64,
+    /// From a machine action's request to its end
+    #[arg(long, default_value_t = 300, value_name = "MS")]
+    action_delay: u64,
+    /// Alerts that can be seen from the start; `POST /_sandbox/feed` shows more [default: all]
+    #[arg(long, value_name = "N")]
+    visible: Option<usize>,
 }
 
 pub(super) fn run(args: &Args, out: &Out) -> Result<ExitCode, Error> {
@@ -36,8 +42,9 @@ pub(super) fn run(args: &Args, out: &Out) -> Result<ExitCode, Error> {
         options.http = SocketAddr::from((Ipv4Addr::LOCALHOST, args.port));
         options.smtp = SocketAddr::from((Ipv4Addr::LOCALHOST, args.smtp_port));
         options.latency = std::time::Duration::from_millis(args.latency);
+        options.action_delay = std::time::Duration::from_millis(args.action_delay);
         let tenant = Sandbox::start(options, clock).await?;
-        tenant.feed(args.alerts);
+        tenant.feed(args.visible.unwrap_or(args.alerts));
         let (http, smtp) = (tenant.http_addr(), tenant.smtp_addr());
         if out.is_human() {
             out.say(&format!(

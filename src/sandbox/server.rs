@@ -19,6 +19,9 @@ use super::state::World;
 /// Four MiB: the services take less.
 const MAX_BODY: usize = 4 * 1024 * 1024;
 
+/// Sets the dice of mails apart from those of calls.
+const MAILS: u64 = 0x6d61_696c;
+
 pub(super) async fn serve(listener: TcpListener, world: Arc<World>) {
     let app = Router::new().fallback(handle).with_state(world);
     if let Err(error) = axum::serve(listener, app).await {
@@ -66,19 +69,40 @@ async fn simulate(world: &World, call: &Call) -> Response {
         }
         (fault, state.faults)
     };
-    let slow =
-        if fault == Some(Fault::Slow) { Duration::from_millis(u64::from(faults.slow_ms)) } else { Duration::ZERO };
-    // Half of it before the effect and half after, as on a real line: a caller that dies meanwhile may or may not have acted.
-    let (there, back) = (world.settings.latency / 2 + slow, world.settings.latency / 2);
+    let (there, back) = world.delays(fault, faults);
     pause(there).await;
     let response = act(world, call, fault, faults);
     pause(back).await;
     response
 }
 
-async fn pause(span: Duration) {
+pub(super) async fn pause(span: Duration) {
     if !span.is_zero() {
         tokio::time::sleep(span).await;
+    }
+}
+
+impl World {
+    /// The fault of the next mail, and how long its answer takes before and after the effect. Mails are counted apart, so
+    /// that they change nothing about which calls are hit.
+    pub(super) fn next_mail(&self) -> (Option<Fault>, Duration, Duration) {
+        let mut state = self.state();
+        state.mails += 1;
+        let picked = state.faults.pick(self.plan.seed ^ MAILS, state.mails);
+        // A mail server knows nothing of the others.
+        let fault = picked.filter(|fault| !matches!(fault, Fault::Unauthorized | Fault::NotFound | Fault::Truncated));
+        if let Some(fault) = fault {
+            *state.injected.entry(mail_label(fault)).or_default() += 1;
+        }
+        let (there, back) = self.delays(fault, state.faults);
+        (fault, there, back)
+    }
+
+    /// Half of the latency before the effect and half after, as on a real line: a caller that dies meanwhile may or may
+    /// not have acted.
+    fn delays(&self, fault: Option<Fault>, faults: Faults) -> (Duration, Duration) {
+        let slow = if fault == Some(Fault::Slow) { u64::from(faults.slow_ms) } else { 0 };
+        (self.settings.latency / 2 + Duration::from_millis(slow), self.settings.latency / 2)
     }
 }
 
@@ -132,6 +156,16 @@ fn label(fault: Fault) -> &'static str {
         Fault::ResetAfter => "reset_after",
         Fault::Slow => "slow",
         Fault::Truncated => "truncated",
+    }
+}
+
+fn mail_label(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Throttled | Fault::ThrottledBare => "mail_throttled",
+        Fault::ErrorBefore => "mail_refused",
+        Fault::ResetBefore => "mail_reset_before",
+        Fault::ErrorAfter | Fault::ResetAfter => "mail_reset_after",
+        _ => "mail_slow",
     }
 }
 

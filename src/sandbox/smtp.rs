@@ -1,5 +1,5 @@
 //! A mail server that takes everything: plain ESMTP without TLS, for loopback. Each accepted message is booked on the
-//! alert whose id is in its subject, else in its body.
+//! alert whose id is in its subject, else in its body. The answer to a message is late and fails as answers over HTTP do.
 
 use std::sync::Arc;
 
@@ -8,6 +8,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::faults::Fault;
+use super::server;
 use super::state::World;
 
 const MAX_LINE: u64 = 64 * 1024;
@@ -58,15 +60,38 @@ async fn converse(socket: TcpStream, world: Arc<World>) -> std::io::Result<()> {
                 let Some(message) = data(&mut read).await? else {
                     return say(&mut write, "552 5.3.4 message too big").await;
                 };
-                world.mail(&text_of(&message));
                 envelope = Envelope::default();
-                say(&mut write, "250 2.0.0 queued").await?;
+                match take(&world, &text_of(&message)).await {
+                    Some(answer) => say(&mut write, answer).await?,
+                    None => return Ok(()),
+                }
             }
             "MAIL" | "RCPT" | "DATA" => say(&mut write, "503 5.5.1 bad sequence of commands").await?,
             _ => say(&mut write, "502 5.5.2 command not known").await?,
         }
     }
     Ok(())
+}
+
+/// Takes a message, unless a fault keeps it from that; `None` breaks the connection off instead of an answer.
+async fn take(world: &World, text: &str) -> Option<&'static str> {
+    let (fault, there, back) = world.next_mail();
+    server::pause(there).await;
+    let answer = match fault {
+        Some(Fault::Throttled | Fault::ThrottledBare) => Some("450 4.7.1 injected: too many messages"),
+        Some(Fault::ErrorBefore) => Some("451 4.3.0 injected: try again later"),
+        Some(Fault::ResetBefore) => None,
+        Some(Fault::ErrorAfter | Fault::ResetAfter) => {
+            world.mail(text);
+            None
+        }
+        _ => {
+            world.mail(text);
+            Some("250 2.0.0 queued")
+        }
+    };
+    server::pause(back).await;
+    answer
 }
 
 #[derive(Default)]

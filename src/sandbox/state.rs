@@ -58,6 +58,8 @@ pub(super) struct State {
     pub(super) faults: Faults,
     /// Answered requests, the control routes not counted.
     pub(super) calls: u64,
+    /// Mails that came in whole, whatever became of them.
+    pub(super) mails: u64,
     pub(super) by_route: BTreeMap<String, u64>,
     pub(super) injected: BTreeMap<&'static str, u64>,
     /// Hunting answers that somebody set, before the built-in ones.
