@@ -40,6 +40,11 @@ impl Clock {
         (self.now)()
     }
 
+    /// How many seconds pass on it in a second of the machine.
+    pub fn pace(&self) -> u32 {
+        self.pace
+    }
+
     /// How long to sleep until an instant; nothing where it has passed.
     pub fn until(&self, at: Timestamp) -> Duration {
         Duration::try_from(at.duration_since(self.now())).unwrap_or_default() / self.pace

@@ -40,7 +40,7 @@ pub(super) async fn run(store: Arc<dyn Store>, retained: Retained, clock: Clock,
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(wait) => {}
+            () = tokio::time::sleep(wait / clock.pace()) => {}
         }
         wait = EVERY;
         tokio::select! {

@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::bin::{Site, Tenant};
 
 /// A store's folder as that version would have left it.
-fn lay_out(site: &Site, name: &str) {
+pub(crate) fn lay_out(site: &Site, name: &str) {
     let folder = site.path().join("data");
     std::fs::create_dir(&folder).unwrap();
     let file = folder.join("watchfloor.db");

@@ -32,3 +32,4 @@ mod shipped;
 mod sim;
 mod smtp;
 mod tidy;
+mod upkeep;

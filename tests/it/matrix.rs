@@ -23,7 +23,7 @@ const PACE: u32 = 25;
 /// Cases that wait at the same time: each spends most of its time asleep.
 const TOGETHER: usize = 6;
 /// SIGABRT: the process ended itself where it was told to.
-const ENDED_ITSELF: i32 = 6;
+pub(crate) const ENDED_ITSELF: i32 = 6;
 
 /// What a case does, and what is known about its effect.
 #[derive(Clone, Copy)]
@@ -95,6 +95,13 @@ const EACH: Kind = Kind {
     due: 3,
     result: 4,
     verifiable: true,
+};
+
+/// One after the other, so that each claims its device in a commit of its own.
+const ONCE: Kind = Kind {
+    step: "{ foreach: \"DEVICES\", as: device, key: device, once_per: 1h, max_items: 9, at_once: 1, do: [ { action: \
+           mde.isolate_machine, with: { machine_id: \"{{ device }}\", comment: x } } ] }",
+    ..EACH
 };
 
 #[derive(Clone, Debug)]
@@ -196,6 +203,18 @@ fn an_isolation_survives_every_fault_at_every_point() {
 #[test]
 fn isolations_of_a_loop_survive_every_fault_at_every_point() {
     all(&EACH);
+}
+
+/// The claim of an item is in the same commit as the turn that asked for it: no item is left out, and none is taken twice.
+#[test]
+fn a_claim_survives_every_fault_at_every_point() {
+    let faults = [("claim.before", 1), ("claim.before", 3), ("claim.after", 1), ("claim.after", 2)];
+    let cases: Vec<Case> = faults
+        .into_iter()
+        .flat_map(|(point, nth)| ["kill", "enospc", "eio"].map(|fault| Case { point, nth, fault }))
+        .filter(|case| (case.point, case.fault) != ("claim.after", "enospc"))
+        .collect();
+    each(&cases, |case| carry_out(&ONCE, case));
 }
 
 /// Each life dies at another point of the same isolation, the next one while it puts right what the last one left.
@@ -307,7 +326,7 @@ fn all(kind: &Kind) {
 }
 
 /// Does something for each case, some at a time, and says for which it failed.
-fn each<C: std::fmt::Debug + Sync>(cases: &[C], work: impl Fn(&C) + Sync) {
+pub(crate) fn each<C: std::fmt::Debug + Sync>(cases: &[C], work: impl Fn(&C) + Sync) {
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..TOGETHER {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags, params};
 
+use super::moments;
 use super::schema::private_file;
 use crate::journal::{BACKUP, StoreError};
 
@@ -26,6 +27,7 @@ pub(super) fn copy(from: &Connection, to: &Path, at: Timestamp) -> Result<u64, S
     }
     let part = beside(to, "part");
     let copied = part_of(from, &part, at).and_then(|()| {
+        moments::at("backup.before")?;
         let failed = |error: std::io::Error| StoreError::Failed(format!("writing {}: {error}", to.display()));
         let size =
             File::open(&part).and_then(|file| file.sync_all().and_then(|()| file.metadata())).map_err(failed)?.len();
@@ -33,6 +35,7 @@ pub(super) fn copy(from: &Connection, to: &Path, at: Timestamp) -> Result<u64, S
         if let Some(folder) = to.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
         }
+        moments::at("backup.after")?;
         Ok(size)
     });
     if copied.is_err() {

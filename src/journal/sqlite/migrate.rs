@@ -13,9 +13,12 @@ use super::fold::Totals;
 use super::ops::{Book, execute};
 use super::record::{Part, status_number};
 use super::schema::{self, PART_BITS, VERSION, instant};
-use super::{backup, pack};
+use super::{backup, moments, pack};
 use crate::journal::chain::{self, ROOT};
 use crate::journal::{RunNo, RunStatus, StoreError};
+
+/// What the names of copies begin with.
+const COPY: &str = "watchfloor.format-";
 
 /// Bytes after which a run gets another part.
 const PART: usize = 1 << 20;
@@ -25,7 +28,8 @@ const PART: usize = 1 << 20;
 /// # Errors
 /// `Full` where there is no room for the backup or the new tables; the store is as it was then.
 pub(super) fn forward(connection: &Connection, file: &Path, found: i64, now: Timestamp) -> Result<(), StoreError> {
-    let name = format!("watchfloor.format-{found}.{}.db", now.strftime("%Y%m%dT%H%M%S%.3fZ"));
+    sweep(file);
+    let name = format!("{COPY}{found}.{}.db", now.strftime("%Y%m%dT%H%M%S%.3fZ"));
     let to = file.with_file_name(name);
     let size = backup::copy(connection, &to, now).map_err(|error| {
         let what =
@@ -38,6 +42,7 @@ pub(super) fn forward(connection: &Connection, file: &Path, found: i64, now: Tim
     tracing::info!(backup = %to.display(), bytes = size, "the store is brought from format {found} to {VERSION}");
     connection.execute_batch("BEGIN IMMEDIATE")?;
     let done = tables(connection, found).and_then(|()| {
+        moments::at("migrate.before")?;
         connection.execute_batch(&format!("PRAGMA user_version = {VERSION}; COMMIT"))?;
         Ok(())
     });
@@ -47,7 +52,21 @@ pub(super) fn forward(connection: &Connection, file: &Path, found: i64, now: Tim
         drop(connection.execute_batch("ROLLBACK"));
         drop(std::fs::remove_file(&to));
     }
-    done
+    done?;
+    moments::at("migrate.after")
+}
+
+/// Takes away the half copies of starts that were killed: nobody else knows their names, and each is as large as the store.
+fn sweep(file: &Path) {
+    let Some(entries) = file.parent().and_then(|folder| folder.read_dir().ok()) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(COPY) && (name.ends_with(".part") || name.ends_with("-journal")) {
+            // What cannot be taken away costs room and nothing else.
+            drop(std::fs::remove_file(entry.path()));
+        }
+    }
 }
 
 fn tables(connection: &Connection, found: i64) -> Result<(), StoreError> {
@@ -68,6 +87,7 @@ fn tables(connection: &Connection, found: i64) -> Result<(), StoreError> {
     let mut statement = connection.prepare(&sql)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
+        moments::at("migrate.run")?;
         run(connection, &mut book, &mut totals, row)?;
     }
     drop(rows);

@@ -11,14 +11,16 @@ pub(super) fn pass(group: &[Batch], when: &str) -> Result<(), StoreError> {
     if !cfg!(debug_assertions) {
         return Ok(());
     }
-    for name in group.iter().flat_map(names) {
-        match fail::at(&format!("{name}.{when}")) {
-            None => {}
-            Some(Fault::Full) => return Err(StoreError::Full("no space left on device (asked for)".into())),
-            Some(Fault::Io) => return Err(StoreError::Failed("the store: disk I/O error (asked for)".into())),
-        }
+    group.iter().flat_map(names).try_for_each(|name| at(&format!("{name}.{when}")))
+}
+
+/// A point that is no commit of batches.
+pub(super) fn at(point: &str) -> Result<(), StoreError> {
+    match fail::at(point) {
+        None => Ok(()),
+        Some(Fault::Full) => Err(StoreError::Full("no space left on device (asked for)".into())),
+        Some(Fault::Io) => Err(StoreError::Failed("the store: disk I/O error (asked for)".into())),
     }
-    Ok(())
 }
 
 fn names(batch: &Batch) -> Vec<&'static str> {
@@ -29,6 +31,7 @@ fn names(batch: &Batch) -> Vec<&'static str> {
         ("offer", has(|op| matches!(op, Op::Offer(_)))),
         ("watermark", has(|op| matches!(op, Op::Put { name, .. } if name.starts_with("poll/")))),
         ("claim", has(|op| matches!(op, Op::Claim { .. }))),
+        ("prune", has(|op| matches!(op, Op::Prune(_)))),
         // Somebody waits for the turn of an intent, and for no other.
         ("intent", turn && batch.urgent),
         ("turn", turn && !batch.urgent && !finish),
