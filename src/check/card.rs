@@ -28,6 +28,9 @@ pub struct Card {
     /// Whether its events may wait until they are ready.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub waits: bool,
+    /// Whether several events start a run together.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gathers: bool,
     /// The file's own `mode:`.
     pub mode: Option<Mode>,
     pub limits: Vec<FlowLimit>,
@@ -51,6 +54,7 @@ impl Card {
             schedule: trigger.schedule.clone(),
             follows: trigger.follows.clone(),
             waits: trigger.ready.is_some(),
+            gathers: trigger.batch.is_some(),
             mode: flow.mode,
             limits: flow.limits.clone(),
             effect: flow.effect,

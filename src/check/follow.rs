@@ -80,6 +80,7 @@ mod tests {
             schedule: None,
             follows,
             waits: false,
+            gathers: false,
             mode: None,
             limits: vec![],
             effect: Effect::Read,

@@ -1,15 +1,15 @@
-//! What a trigger may say beyond its type: `split`, `ready`, the query of `hunt.rows`, the flow of `flow.finished`.
+//! What a trigger may say beyond its type: `split`, `ready`, `batch`, the query of `hunt.rows`, the flow of `flow.finished`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::cx::Checker;
 use super::fields::{constant, field, scalar, type_word};
-use super::program::{Follows, Hunt, Ready};
+use super::program::{Batch, Follows, Hunt, Ready};
 use crate::catalog::{Field, ObjectType, TriggerSpec, Type};
 use crate::diag::suggestion;
 use crate::expr::Expr;
-use crate::flow::model::{Name, Text, Trigger};
+use crate::flow::model::{self, Name, Text, Trigger};
 use crate::flow::words;
 use crate::value::{Map, Value};
 use crate::yaml::{Kind, Node};
@@ -26,6 +26,10 @@ const HUNTING: &str = "xdr.run_hunting_query";
 const WINDOW: [&str; 2] = ["window_start", "window_end"];
 const ENDS: [&str; 4] = ["succeeded", "failed", "cancelled", "dead"];
 const MOST_ROWS: usize = 10_000;
+/// Triggers whose events are for one run each.
+const UNGATHERED: [&str; 2] = ["schedule", "manual"];
+const SHORTEST_BATCH: Duration = Duration::from_secs(1);
+const BATCH_MAX: u32 = 100;
 
 fn option<'a>(trigger: &'a Trigger, name: &str) -> Option<&'a (Name, Node)> {
     trigger.options.iter().find(|(key, _)| &*key.text == name)
@@ -51,6 +55,34 @@ impl Checker<'_> {
             self.scope.retype("trigger", Type::Object(Arc::new(object)));
         }
         Some(expr)
+    }
+
+    /// `batch:`, and `trigger` as its runs see it in scope for what follows.
+    pub(super) fn batch(&mut self, batch: &model::Batch, spec: &TriggerSpec) -> Option<Batch> {
+        if UNGATHERED.contains(&&*spec.name) {
+            let message = format!("`batch:` gathers events, and `{}` has none that could wait", spec.name);
+            self.error("WF0717", batch.span, message).help("remove it");
+            return None;
+        }
+        let key = batch.key.as_ref().map(|text| self.key(text, "the `key:` of `batch:`"));
+        let item = self.scope.entry("trigger").map_or(Type::Any, |entry| entry.ty.clone());
+        let members = [
+            ("items", Type::list(item)),
+            ("count", Type::Int),
+            ("key", Type::String),
+            ("opened", Type::Datetime),
+            ("closed", Type::Datetime),
+        ];
+        let untrusted = |name: &str, ty| Field { untrusted: name == "key", ..field(ty, false) };
+        let fields = members.into_iter().map(|(name, ty)| (Arc::from(name), untrusted(name, ty))).collect();
+        let object = ObjectType { name: "a batch".into(), fields, open: false };
+        self.scope.retype("trigger", Type::Object(Arc::new(object)));
+        let (within, span) = batch.within?;
+        if within < SHORTEST_BATCH || within > LONGEST_WAIT {
+            self.error("WF0717", span, "`within:` wants a duration from 1s to 24h").help("such as 5m");
+            return None;
+        }
+        Some(Batch { max: batch.max.unwrap_or(BATCH_MAX), within, key: key.map_or(Some(None), |key| key.map(Some))? })
     }
 
     /// `Some(None)` where nothing waits.

@@ -88,6 +88,7 @@ pub struct CheckedTrigger {
     /// One run for each item of this list, as `trigger.item`.
     pub split: Option<Expr>,
     pub ready: Option<Ready>,
+    pub batch: Option<Batch>,
     pub hunt: Option<Hunt>,
     pub follows: Option<Follows>,
 }
@@ -99,6 +100,15 @@ pub struct Ready {
     pub timeout: Duration,
     /// An event that is not ready in time starts nothing, and is told as one that could not be judged.
     pub or_fail: bool,
+}
+
+/// Which events start a run together.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    pub max: u32,
+    /// From the first event on.
+    pub within: Duration,
+    pub key: Option<Expr>,
 }
 
 /// A hunting query whose rows start runs.

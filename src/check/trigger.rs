@@ -11,12 +11,9 @@ use super::program::{CheckedTrigger, InputDecl, Missed, Overlap, Schedule, When}
 use crate::catalog::{TriggerSpec, Type};
 use crate::diag::{Span, suggestion};
 use crate::expr::Expr;
-use crate::flow::model::{Name, Text, Trigger};
+use crate::flow::model::{Concurrency, Name, Text, Trigger};
 use crate::flow::words;
 use crate::yaml::Node;
-
-/// Options that are part of the language and not of this version.
-const LATER_OPTIONS: [&str; 1] = ["batch"];
 
 const FIELDS: &str = "it has five fields, which are minute, hour, day of month, month, day of week";
 
@@ -36,14 +33,10 @@ impl Checker<'_> {
         let split = trigger.split.as_ref().map(|text| self.split(text, &output));
         let filter = trigger.filter.as_ref().map(|filter| self.condition(filter));
         let dedupe = trigger.dedupe.as_ref().map(|text| self.key(text, "`dedupe:`"));
-        let concurrency = trigger
-            .concurrency
-            .clone()
-            .map(|it| (it.key.as_ref().map(|text| self.key(text, "the `key:` of `concurrency:`")), it));
-        for (name, _) in trigger.options.iter().filter(|(name, _)| LATER_OPTIONS.contains(&&*name.text)) {
-            self.not_yet(name.span, &format!("`{}:` of a trigger", name.text), "leave it out");
-        }
-        let spec = spec?;
+        let Some(spec) = spec else {
+            self.concurrency(trigger);
+            return None;
+        };
         self.unknown_options(trigger, &spec);
         let connection = match (spec.connection, &trigger.connection) {
             (None, None) => None,
@@ -54,19 +47,29 @@ impl Checker<'_> {
         let follows = (&*spec.name == "flow.finished").then(|| self.follows(trigger));
         let schedule = (&*spec.name == "schedule").then(|| self.schedule(trigger));
         let webhook = (&*spec.name == "webhook").then(|| self.webhook(trigger, fields));
+        // From here on `trigger` is what a run gets, not what an event has.
+        let batch = trigger.batch.as_ref().map(|batch| self.batch(batch, &spec));
+        let concurrency = self.concurrency(trigger);
         Some(CheckedTrigger {
             kind: Arc::clone(&spec.name),
             connection,
             filter: filter.flatten(),
             dedupe: dedupe.flatten(),
-            concurrency: concurrency.map(|(key, it)| (it, key.flatten())),
+            concurrency,
             schedule: schedule.flatten(),
             webhook: webhook.flatten(),
             split: split.flatten(),
             ready: ready?,
+            batch: batch.flatten(),
             hunt: hunt.flatten(),
             follows: follows.flatten(),
         })
+    }
+
+    fn concurrency(&mut self, trigger: &Trigger) -> Option<(Concurrency, Option<Expr>)> {
+        let concurrency = trigger.concurrency.clone()?;
+        let key = concurrency.key.as_ref().and_then(|text| self.key(text, "the `key:` of `concurrency:`"));
+        Some((concurrency, key))
     }
 
     fn trigger_spec(&mut self, kind: &Name) -> Option<Arc<TriggerSpec>> {
@@ -91,10 +94,9 @@ impl Checker<'_> {
             self.error("WF0703", key.span, message).help("`dedupe:` gives the key of an event");
         }
         for (name, _) in &trigger.options {
-            let common = [&LATER_OPTIONS[..], &READY_OPTIONS].concat();
-            let known = spec.keys.contains(&name.text) || common.contains(&&*name.text);
+            let known = spec.keys.contains(&name.text) || READY_OPTIONS.contains(&&*name.text);
             if !known {
-                let common = ["type", "connection", "where", "dedupe", "concurrency", "split", "ready"];
+                let common = ["type", "connection", "where", "dedupe", "concurrency", "batch", "split", "ready"];
                 let help = suggestion(&name.text, spec.keys.iter().map(|key| &**key).chain(common));
                 let message = format!("the trigger `{}` has no option `{}`", spec.name, name.text);
                 self.error("WF0703", name.span, message).help_opt(help);

@@ -261,6 +261,7 @@ async fn event_letter(handle: &Handle, id: &str, word: &Word, by: &str, reason: 
     let again = intake.again(&letter, audit).await.map_err(|why| Error::new(ExitCode::NothingMatched, why))?;
     Ok(match again {
         Again::Started(run) => json!({ "outcome": "started", "run": run.as_str() }),
+        Again::Gathered => json!({ "outcome": "gathered" }),
         Again::Duplicate => json!({ "outcome": "duplicate" }),
         Again::Filtered => json!({ "outcome": "filtered" }),
     })

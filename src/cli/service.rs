@@ -29,7 +29,7 @@ use crate::journal::sqlite::SqliteStore;
 use crate::journal::{self, Store};
 use crate::trigger::alert_poll::{Fetch, Pollers};
 use crate::trigger::webhook::Keys;
-use crate::trigger::{Flows, Gate, Intake, Phase, hunts, ready, schedule, sweep, webhook};
+use crate::trigger::{Flows, Gate, Intake, Phase, batch, hunts, ready, schedule, sweep, webhook};
 use crate::worker::{Deps, Registry, RunEvent, Worker};
 
 /// How often the backlog is counted on disk.
@@ -176,6 +176,7 @@ fn trigger(
     tasks.spawn(ready::run(intake, catalog, fetch, stop.clone()));
     let (intake, catalog, fetch) = shared();
     tasks.spawn(hunts::run(Arc::clone(&intake), catalog, fetch, stop.clone()));
+    tasks.spawn(batch::run(Arc::clone(&intake), stop.clone()));
     tasks.spawn(schedule::run(intake, stop.clone()));
     Ok(())
 }

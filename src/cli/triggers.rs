@@ -69,7 +69,8 @@ fn show(spec: &TriggerSpec, catalog: &Catalog, out: &Out) {
         out.line(&format!("\nkeys: {}", spec.keys.join(", ")));
     }
     let ready = if spec.reread(catalog).is_some() { ", ready, ready_timeout, on_not_ready" } else { "" };
-    out.line(&format!("keys of every trigger: where, dedupe, concurrency, split{ready}"));
+    let batch = if ["schedule", "manual"].contains(&&*spec.name) { "" } else { ", batch" };
+    out.line(&format!("keys of every trigger: where, dedupe, concurrency, split{batch}{ready}"));
     out.line("\ntrigger:");
     actions::output(&spec.output, out);
     out.line("\nexample:");

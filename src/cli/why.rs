@@ -6,7 +6,7 @@ use super::out::{Out, safe};
 use super::{Global, runs};
 use crate::error::{Error, ExitCode};
 use crate::expr::{Trace, TraceResult};
-use crate::journal::{RunQuery, Store};
+use crate::journal::{Gathering, RunQuery, Store, Taken};
 use crate::trigger::offer::Skip;
 
 #[derive(Debug, clap::Args)]
@@ -20,6 +20,14 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, Error> {
     let config = global.config()?;
     let store = runs::open(global)?;
+    // The key of an alert begins with its connection.
+    let keys = config.connections.keys().map(|name| format!("{name}:{}", args.alert));
+    let keys: Vec<String> = std::iter::once(args.alert.clone()).chain(keys).collect();
+    for key in &keys {
+        if let Some(told) = gathered(&store, &args.flow, key, out)? {
+            return Ok(told);
+        }
+    }
     let query =
         RunQuery { flow: Some(args.flow.clone()), key: Some(args.alert.clone()), limit: 20, ..RunQuery::default() };
     let found = store.runs(&query).map_err(runs::failed)?;
@@ -36,9 +44,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, E
         }
         return Ok(ExitCode::Ok);
     }
-    // The key of an alert begins with its connection.
-    let keys = config.connections.keys().map(|name| format!("{name}:{}", args.alert));
-    for key in std::iter::once(args.alert.clone()).chain(keys) {
+    for key in keys {
         let Some((at, body)) = store.skipped(&args.flow, &key).map_err(runs::failed)? else { continue };
         let skip: Skip = serde_json::from_slice(&body)
             .map_err(|error| Error::new(ExitCode::Temporary, format!("reading why {key} was skipped: {error}")))?;
@@ -52,6 +58,38 @@ pub(super) fn run(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, E
     }
     Err(Error::new(ExitCode::NothingMatched, format!("the flow {} was offered no event {}", args.flow, args.alert))
         .help("was the flow deployed when it happened, and is its trigger for this kind of event?"))
+}
+
+/// Tells of an event that is or was one of several; `None` where it is not.
+fn gathered(store: &dyn Store, flow: &str, key: &str, out: &Out) -> Result<Option<ExitCode>, Error> {
+    match store.taken(flow, key).map_err(runs::failed)? {
+        Some(Taken::Gathering(Gathering { events, due, opened, .. })) => {
+            if out.is_human() {
+                let many = if events == 1 { "1 event".to_owned() } else { format!("{events} events") };
+                out.line(&safe(&format!(
+                    "{key} is in a batch of {many} so far, which starts a run at {due} or earlier"
+                )));
+            } else {
+                let gathering = json!({ "events": events, "opened": opened, "due": due });
+                out.json(&json!({ "flow": flow, "key": key, "gathering": gathering }));
+            }
+        }
+        Some(Taken::Run(no)) => {
+            let found = store.whole(&[no]).map_err(runs::failed)?.into_iter().next().map(|whole| whole.row);
+            let Some(row) = found.filter(|row| row.key != key) else { return Ok(None) };
+            if out.is_human() {
+                let why = row.reason.as_deref().map_or_else(String::new, |why| format!(": {why}"));
+                let status = row.status.as_str();
+                let line = format!("{key} is in the batch {} that started run {}, {status}{why}", row.key, row.id);
+                out.line(&safe(&line));
+                out.say("`watchfloor runs show ID` tells what it did");
+            } else {
+                out.json(&json!({ "flow": flow, "key": key, "runs": [runs::summary(&row)] }));
+            }
+        }
+        None => return Ok(None),
+    }
+    Ok(Some(ExitCode::Ok))
 }
 
 fn reason(skip: &Skip) -> String {

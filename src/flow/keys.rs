@@ -119,7 +119,7 @@ pub(crate) static TRIGGER: Place = Place {
         opt("overlap", Want::Any, "schedule: what happens when the last run is still going"),
         opt("name", Want::Any, "webhook: its name under `webhooks:` of the configuration"),
         opt("fields", Want::Fields, "webhook: the members of the body that are kept, with their types"),
-        opt("batch", Want::Any, "several events in one run"),
+        opt("batch", Want::In(&BATCH), "gathers several events into one run, as `trigger.items`"),
         opt("split", Want::Cel, "a list of the event; each item starts a run of its own, as `trigger.item`"),
         opt("ready", Want::Condition, "says when the evidence is complete; until then the event is read again"),
         opt("ready_timeout", Want::Any, "how long to wait for `ready`; default 10m"),
@@ -140,6 +140,16 @@ pub(crate) static TRIGGER: Place = Place {
             Want::Any,
             "flow.finished: how it ended: one or several of succeeded, failed, cancelled, dead; default all",
         ),
+    ],
+};
+
+static BATCH: Place = Place {
+    name: "`batch`",
+    step: false,
+    keys: &[
+        req("within", Want::Duration, "how long after its first event a run starts; at most 24h"),
+        opt("max", Want::Count(1, 1_000), "events at which a run starts at once; default 100"),
+        opt("key", Want::Cel, "events with equal keys start a run together; reads `trigger.*` of each"),
     ],
 };
 

@@ -69,6 +69,8 @@ pub struct Trigger {
     /// CEL that gives the event's key.
     pub dedupe: Option<Text>,
     pub concurrency: Option<Concurrency>,
+    /// Several events in one run.
+    pub batch: Option<Batch>,
     /// CEL that gives the list whose items each start a run.
     pub split: Option<Text>,
     /// What holds of an event whose evidence is complete.
@@ -79,6 +81,17 @@ pub struct Trigger {
     pub options: Vec<(Name, Node)>,
     /// `fields:` of a webhook.
     pub fields: Vec<FieldDecl>,
+}
+
+/// Which events a run gathers.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    pub span: Span,
+    /// Events with equal keys belong together.
+    pub key: Option<Text>,
+    pub max: Option<u32>,
+    /// From the first event on.
+    pub within: Option<(Duration, Span)>,
 }
 
 #[derive(Clone, Debug)]

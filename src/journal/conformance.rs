@@ -8,18 +8,21 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::chain::ROOT;
 use super::{
-    Answer, Batch, Blob, Letter, LetterQuery, Offer, Op, Queued, Reservation, RunNo, RunQuery, RunRow, RunStatus,
-    Sleep, Store, StoreError,
+    Answer, Batch, Blob, Gather, Gathering, GatheringNo, Letter, LetterQuery, Offer, Op, Queued, Reservation, RunNo,
+    RunQuery, RunRow, RunStatus, Sleep, Store, StoreError, Taken,
 };
 use crate::id::RunId;
 use crate::value::Value;
 
 /// Runs every case on an empty store of its own.
 pub fn suite(open: &dyn Fn() -> Arc<dyn Store>) {
-    let cases: [fn(&dyn Store); 18] = [
+    let cases: [fn(&dyn Store); 21] = [
         answers_come_in_the_order_of_submission,
         an_event_starts_one_run,
         a_duplicate_in_one_batch_is_refused,
+        a_gathered_event_is_known_and_starts_nothing_by_itself,
+        a_gathering_is_full_by_number_and_by_bytes,
+        a_gathering_starts_one_run_of_all_its_events_once,
         a_row_comes_back_as_it_was_given,
         turns_have_no_gap_and_no_double,
         a_failing_batch_leaves_nothing_and_harms_nobody,
@@ -119,6 +122,96 @@ fn a_duplicate_in_one_batch_is_refused(store: &dyn Store) {
     };
     assert!(first.no < second.no);
     assert_eq!(store.get("watermark").unwrap().unwrap(), b"7");
+}
+
+fn gather(flow: &str, key: &str, slot: &str) -> Op {
+    let event = offer(flow, key);
+    Op::Gather(Box::new(Gather { event, slot: slot.into(), due: at(70), most: 3, most_bytes: 1_000 }))
+}
+
+/// The gathering that an event which must be new belongs to.
+fn gathered(store: &dyn Store, op: Op) -> Gathering {
+    match write(store, vec![op]).unwrap().remove(0) {
+        Answer::Gathered(Some(gathering)) => *gathering,
+        other => panic!("not gathered: {other:?}"),
+    }
+}
+
+fn a_gathered_event_is_known_and_starts_nothing_by_itself(store: &dyn Store) {
+    let first = gathered(store, gather("f", "k", "s"));
+    assert_eq!((&*first.flow, &*first.version, first.slot.as_str(), first.events), ("f", "00ff", "s", 1));
+    assert_eq!((first.opened, first.due, first.full), (at(10), at(70), false));
+    assert!(store.is_known("f", "k").unwrap() && !store.is_known("g", "k").unwrap());
+    assert_eq!(write(store, vec![gather("f", "k", "s")]).unwrap(), [Answer::Gathered(None)]);
+    assert_eq!(write(store, vec![gather("f", "k", "t")]).unwrap(), [Answer::Gathered(None)], "whatever its slot");
+    assert_eq!(write(store, vec![Op::Offer(Box::new(offer("f", "k")))]).unwrap(), [Answer::Offered(None)]);
+    start(store, "f", "alone");
+    assert_eq!(write(store, vec![gather("f", "alone", "s")]).unwrap(), [Answer::Gathered(None)]);
+    let twice = write(store, vec![gather("f", "l", "s"), gather("f", "l", "s")]).unwrap();
+    assert!(matches!(&*twice, [Answer::Gathered(Some(it)), Answer::Gathered(None)] if it.events == 2), "{twice:?}");
+    // Another slot, another flow and another version gather by themselves.
+    let mut newer = offer("f", "m");
+    newer.version = "01ff".into();
+    let newer = Gather { event: newer, slot: "s".into(), due: at(80), most: 3, most_bytes: 1_000 };
+    for op in [gather("f", "n", "t"), gather("g", "k", "s"), Op::Gather(Box::new(newer))] {
+        assert_eq!(gathered(store, op).events, 1);
+    }
+    let numbers: Vec<u32> = store.gatherings().unwrap().iter().map(|it| it.events).collect();
+    assert_eq!(numbers, [2, 1, 1, 1]);
+    assert_eq!(store.gathered(first.no).unwrap(), [offer("f", "k"), offer("f", "l")]);
+    assert_eq!(store.gathered(99).unwrap(), []);
+    assert_eq!(store.runs(&RunQuery::default()).unwrap().len(), 1);
+    let open = store.gatherings().unwrap().remove(0);
+    assert_eq!(store.taken("f", "k").unwrap(), Some(Taken::Gathering(open)));
+    assert_eq!(store.taken("f", "z").unwrap(), None);
+}
+
+fn a_gathering_is_full_by_number_and_by_bytes(store: &dyn Store) {
+    for (key, full) in [("a", false), ("b", false), ("c", true)] {
+        assert_eq!(gathered(store, gather("f", key, "")).full, full, "{key}");
+    }
+    let next = gathered(store, gather("f", "d", ""));
+    assert_eq!((next.events, next.full), (1, false));
+    let large = |key: &str, size: usize| {
+        let mut event = offer("f", key);
+        event.payload = Value::object([("text", Value::str("x".repeat(size)))]);
+        Op::Gather(Box::new(Gather { event, slot: "large".into(), due: at(70), most: 9, most_bytes: 1_000 }))
+    };
+    // One alone may be larger than all may be together.
+    let numbers = [("e", 2_000, 1), ("g", 400, 1), ("h", 400, 2), ("i", 400, 1), ("j", 10, 2)];
+    for (key, size, events) in numbers {
+        assert_eq!(gathered(store, large(key, size)).events, events, "{key}");
+    }
+    let full: Vec<(u32, bool)> = store.gatherings().unwrap().iter().map(|it| (it.events, it.full)).collect();
+    assert_eq!(full, [(3, true), (1, false), (1, true), (2, true), (2, false)]);
+}
+
+fn a_gathering_starts_one_run_of_all_its_events_once(store: &dyn Store) {
+    gathered(store, gather("f", "a", ""));
+    let gathering = gathered(store, gather("f", "b", ""));
+    let close = |gathering: GatheringNo, events: u32| {
+        let offer = Box::new(Offer { accepted: at(70), ..offer("f", "batch:a") });
+        vec![Op::Close { gathering, events, offer }, put("closed", "yes")]
+    };
+    let refused = [Answer::Offered(None), Answer::None];
+    assert_eq!(write(store, close(gathering.no, 1)).unwrap(), refused, "one came meanwhile");
+    assert_eq!(write(store, close(gathering.no + 1, 2)).unwrap(), refused);
+    assert_eq!(store.gathered(gathering.no).unwrap().len(), 2);
+    let Answer::Offered(Some(row)) = write(store, close(gathering.no, 2)).unwrap().remove(0) else { panic!() };
+    assert_eq!((row.key.as_str(), row.status), ("batch:a", RunStatus::Queued));
+    assert_eq!(write(store, close(gathering.no, 2)).unwrap(), refused, "it is started once");
+    assert_eq!((store.gatherings().unwrap(), store.gathered(gathering.no).unwrap()), (vec![], vec![]));
+    for key in ["a", "b"] {
+        assert_eq!(store.taken("f", key).unwrap(), Some(Taken::Run(row.no)));
+        assert_eq!(write(store, vec![gather("f", key, "")]).unwrap(), [Answer::Gathered(None)]);
+    }
+    assert_eq!(store.queued(0, 10).unwrap().rows, [*row]);
+    // The number of a gathering that is gone is not given again.
+    let next = gathered(store, gather("f", "c", ""));
+    assert!(next.no > gathering.no);
+    assert_eq!(write(store, close(next.no, 1)).unwrap().len(), 2);
+    let single = start(store, "f", "d");
+    assert_eq!(store.taken("f", "d").unwrap(), Some(Taken::Run(single.no)));
 }
 
 fn a_row_comes_back_as_it_was_given(store: &dyn Store) {

@@ -4,14 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
 use super::chain::{self, AuditLine};
 use super::{
-    Answer, Batch, Blob, Letter, LetterQuery, Offer, Op, Prune, Queued, Reservation, RunNo, RunQuery, RunRow,
-    RunStatus, Sleep, Store, StoreError, Whole,
+    Answer, Batch, Blob, Gather, Gathering, GatheringNo, Letter, LetterQuery, Offer, Op, Prune, Queued, Reservation,
+    RunNo, RunQuery, RunRow, RunStatus, Sleep, Store, StoreError, Taken, Whole,
 };
 use crate::id::{RunId, digest16};
 use crate::value::Value;
@@ -27,7 +27,12 @@ struct State {
     runs: BTreeMap<RunNo, RunRow>,
     by_id: BTreeMap<RunId, RunNo>,
     asleep: BTreeMap<RunNo, Sleep>,
-    by_event: BTreeMap<[u8; 16], RunNo>,
+    by_event: BTreeMap<[u8; 16], Event>,
+    /// Number of the last run.
+    last: RunNo,
+    gatherings: BTreeMap<GatheringNo, (Gathering, Vec<Offer>)>,
+    /// Number of the last gathering.
+    last_gathering: GatheringNo,
     turns: BTreeMap<(RunNo, u32), Vec<u8>>,
     blobs: BTreeMap<(RunNo, String, u32), Vec<u8>>,
     bundles: BTreeMap<String, Vec<u8>>,
@@ -39,6 +44,13 @@ struct State {
     letters: BTreeMap<String, (Letter, bool)>,
     audit: Vec<AuditLine>,
     commits: u64,
+}
+
+/// What an event became.
+#[derive(Clone, Copy)]
+enum Event {
+    Run(RunNo),
+    Gathering(GatheringNo),
 }
 
 impl MemoryStore {
@@ -149,6 +161,22 @@ impl Store for MemoryStore {
         Ok(self.state().by_event.contains_key(&digest16(&[flow, key])))
     }
 
+    fn taken(&self, flow: &str, key: &str) -> Result<Option<Taken>, StoreError> {
+        let state = self.state();
+        Ok(state.by_event.get(&digest16(&[flow, key])).and_then(|event| match event {
+            Event::Run(no) => Some(Taken::Run(*no)),
+            Event::Gathering(no) => state.gatherings.get(no).map(|(it, _)| Taken::Gathering(it.clone())),
+        }))
+    }
+
+    fn gatherings(&self) -> Result<Vec<Gathering>, StoreError> {
+        Ok(self.state().gatherings.values().map(|(gathering, _)| gathering.clone()).collect())
+    }
+
+    fn gathered(&self, gathering: GatheringNo) -> Result<Vec<Offer>, StoreError> {
+        Ok(self.state().gatherings.get(&gathering).map(|(_, events)| events.clone()).unwrap_or_default())
+    }
+
     fn skipped(&self, flow: &str, key: &str) -> Result<Option<(Timestamp, Vec<u8>)>, StoreError> {
         Ok(self.state().skipped.get(&(flow.to_owned(), key.to_owned())).cloned())
     }
@@ -227,6 +255,10 @@ impl State {
     fn apply(&mut self, op: Op) -> Answer {
         match op {
             Op::Offer(offer) => return Answer::Offered(self.offer(&offer).map(Box::new)),
+            Op::Gather(gather) => return Answer::Gathered(self.gather(*gather).map(Box::new)),
+            Op::Close { gathering, events, offer } => {
+                return Answer::Offered(self.close(gathering, events, &offer).map(Box::new));
+            }
             Op::Claim { key, run, at, until } => return Answer::Claimed(self.claim(key, run, at, until)),
             Op::Turn { run, seq, body } => drop(self.turns.insert((run, seq), body)),
             Op::Status { run, status, reason } => {
@@ -327,13 +359,60 @@ impl State {
     }
 
     fn offer(&mut self, offer: &Offer) -> Option<RunRow> {
-        let no = RunNo::try_from(self.by_event.len()).unwrap_or(RunNo::MAX) + 1;
-        let Entry::Vacant(free) = self.by_event.entry(digest16(&[&offer.flow, &offer.key])) else { return None };
-        free.insert(no);
+        if self.by_event.contains_key(&digest16(&[&offer.flow, &offer.key])) {
+            return None;
+        }
+        Some(self.begin(offer))
+    }
+
+    fn begin(&mut self, offer: &Offer) -> RunRow {
+        self.last += 1;
+        let no = self.last;
+        self.by_event.insert(digest16(&[&offer.flow, &offer.key]), Event::Run(no));
         let id = RunId::new(offer.accepted, &offer.flow, &offer.key);
         self.by_id.insert(id.clone(), no);
         let row = RunRow::accepted(no, id, offer);
         self.runs.insert(no, row.clone());
+        row
+    }
+
+    fn gather(&mut self, gather: Gather) -> Option<Gathering> {
+        let Gather { event, slot, due, most, most_bytes } = gather;
+        let Entry::Vacant(free) = self.by_event.entry(digest16(&[&event.flow, &event.key])) else { return None };
+        let size = |event: &Offer| event.payload.to_json().to_string().len() as u64;
+        let open = self
+            .gatherings
+            .iter()
+            .find(|(_, (it, _))| !it.full && (&it.flow, &it.version, &it.slot) == (&event.flow, &event.version, &slot));
+        let mut no = open.map(|(no, _)| *no);
+        if let Some((it, events)) = no.and_then(|no| self.gatherings.get_mut(&no))
+            && events.iter().chain([&event]).map(size).sum::<u64>() > most_bytes
+        {
+            it.full = true;
+            no = None;
+        }
+        let no = no.unwrap_or_else(|| {
+            self.last_gathering += 1;
+            self.last_gathering
+        });
+        free.insert(Event::Gathering(no));
+        let (it, events) = self.gatherings.entry(no).or_insert_with(|| {
+            let (flow, version, opened) = (Arc::clone(&event.flow), Arc::clone(&event.version), event.accepted);
+            (Gathering { no, flow, version, slot, opened, due, events: 0, full: false }, vec![])
+        });
+        events.push(event);
+        it.events += 1;
+        it.full = it.events >= most;
+        Some(it.clone())
+    }
+
+    fn close(&mut self, gathering: GatheringNo, events: u32, offer: &Offer) -> Option<RunRow> {
+        self.gatherings.get(&gathering).filter(|(it, _)| it.events == events)?;
+        let (_, gathered) = self.gatherings.remove(&gathering)?;
+        let row = self.begin(offer);
+        for event in gathered {
+            self.by_event.insert(digest16(&[&event.flow, &event.key]), Event::Run(row.no));
+        }
         Some(row)
     }
 
@@ -348,8 +427,6 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::journal::conformance;
 

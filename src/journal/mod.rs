@@ -95,6 +95,46 @@ pub struct Offer {
     pub inputs: Value,
 }
 
+/// Number of a gathering in its store; never given twice.
+pub type GatheringNo = i64;
+
+/// An event that waits for others, to start one run with them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gather {
+    pub event: Offer,
+    /// Which events of the flow belong together.
+    pub slot: String,
+    /// When its gathering is to be closed, where this event begins it.
+    pub due: Timestamp,
+    /// Events of a gathering, at most.
+    pub most: u32,
+    /// Bytes of their payloads as JSON, at most; one event alone may have more.
+    pub most_bytes: u64,
+}
+
+/// Events of one flow and version that will start a run together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gathering {
+    pub no: GatheringNo,
+    pub flow: Arc<str>,
+    pub version: Arc<str>,
+    pub slot: String,
+    /// When its first event came.
+    pub opened: Timestamp,
+    pub due: Timestamp,
+    pub events: u32,
+    /// Nothing joins it any more.
+    pub full: bool,
+}
+
+/// What an event became that was taken for a flow.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Taken {
+    /// It started this run, alone or with others. The run itself may be forgotten.
+    Run(RunNo),
+    Gathering(Gathering),
+}
+
 /// A run's row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunRow {
@@ -146,6 +186,12 @@ impl RunRow {
 pub enum Op {
     /// A run, unless its key is known. Answer: `Answer::Offered`.
     Offer(Box<Offer>),
+    /// An event for a run of several, unless its key is known: from now on it is, as if it had started a run. It joins the
+    /// gathering of its flow, version and slot that has room, else it begins another one. Answer: `Answer::Gathered`.
+    Gather(Box<Gather>),
+    /// A run for all events of a gathering, which is none any more. Answer: `Answer::Offered`, with `None` where the
+    /// gathering is gone or holds another number of events: then the run would not be for what it says.
+    Close { gathering: GatheringNo, events: u32, offer: Box<Offer> },
     /// One turn of a run that was accepted. `(run, seq)` is unique; a second row with the same number fails the batch, and
     /// so does one whose predecessor is missing: a run with a gap could never be resumed.
     Turn { run: RunNo, seq: u32, body: Vec<u8> },
@@ -262,6 +308,8 @@ pub enum Answer {
     /// The new run's row, or `None` for a duplicate.
     Offered(Option<Box<RunRow>>),
     Claimed(bool),
+    /// The gathering that the event belongs to now, or `None` for a duplicate.
+    Gathered(Option<Box<Gathering>>),
     /// Where to go on, `None` where nothing is left. For what has no numbers it is 0.
     Pruned {
         next: Option<RunNo>,
@@ -395,8 +443,14 @@ pub trait Store: Send + Sync + 'static {
     fn get(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError>;
     /// Uses of limits at or after an instant, oldest first.
     fn reservations(&self, since: Timestamp) -> Result<Vec<Reservation>, StoreError>;
-    /// Whether an event has started a run of a flow: whether offering it again would be refused as a duplicate.
+    /// Whether an event has started a run of a flow or waits to: whether offering it again would be refused as a duplicate.
     fn is_known(&self, flow: &str, key: &str) -> Result<bool, StoreError>;
+    /// What became of an event of a flow, by its key; `None` where it is not known.
+    fn taken(&self, flow: &str, key: &str) -> Result<Option<Taken>, StoreError>;
+    /// All gatherings, in the order in which they began.
+    fn gatherings(&self) -> Result<Vec<Gathering>, StoreError>;
+    /// The events of a gathering, in the order in which they came; none where there is no such gathering.
+    fn gathered(&self, gathering: GatheringNo) -> Result<Vec<Offer>, StoreError>;
     fn skipped(&self, flow: &str, key: &str) -> Result<Option<(Timestamp, Vec<u8>)>, StoreError>;
     /// Dead letters of events that are neither done nor dropped.
     fn letters(&self, query: &LetterQuery) -> Result<Vec<Letter>, StoreError>;

@@ -5,6 +5,7 @@
 
 mod backup;
 mod fold;
+mod gather;
 mod going;
 mod migrate;
 mod moments;
@@ -31,8 +32,8 @@ use std::thread::JoinHandle;
 use jiff::Timestamp;
 
 use super::{
-    AuditLine, Batch, Blob, Letter, LetterQuery, Queued, Reservation, RunNo, RunQuery, RunRow, RunStatus, Store,
-    StoreError, Whole,
+    AuditLine, Batch, Blob, Gathering, GatheringNo, Letter, LetterQuery, Offer, Queued, Reservation, RunNo, RunQuery,
+    RunRow, RunStatus, Store, StoreError, Taken, Whole,
 };
 use crate::id::RunId;
 
@@ -164,7 +165,19 @@ impl Store for SqliteStore {
     }
 
     fn is_known(&self, flow: &str, key: &str) -> Result<bool, StoreError> {
-        self.reads.with(|connection| search::is_known(connection, flow, key))
+        self.reads.with(|connection| Ok(search::known(connection, flow, key)?.is_some()))
+    }
+
+    fn taken(&self, flow: &str, key: &str) -> Result<Option<Taken>, StoreError> {
+        self.reads.with(|connection| gather::taken(connection, flow, key))
+    }
+
+    fn gatherings(&self) -> Result<Vec<Gathering>, StoreError> {
+        self.reads.with(gather::gatherings)
+    }
+
+    fn gathered(&self, gathering: GatheringNo) -> Result<Vec<Offer>, StoreError> {
+        self.reads.with(|connection| gather::gathered(connection, gathering))
     }
 
     fn skipped(&self, flow: &str, key: &str) -> Result<Option<(Timestamp, Vec<u8>)>, StoreError> {

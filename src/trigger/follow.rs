@@ -23,11 +23,7 @@ pub fn ops(flows: &Deployment, row: &RunRow, now: Timestamp) -> Vec<Op> {
             Ok((decided, body)) => {
                 let version = deployed.card.version.to_string();
                 ops.push(Op::Bundle { version, body });
-                ops.extend(decided.into_iter().flat_map(|it| match it {
-                    Decided::Start(offer) => vec![Op::Offer(offer)],
-                    Decided::Skip(op) => vec![op],
-                    Decided::Letter { ops, .. } => ops,
-                }));
+                ops.extend(decided.into_iter().flat_map(Decided::ops));
             }
             // It was compiled when it was deployed; the run that ends must end all the same.
             Err(error) => {

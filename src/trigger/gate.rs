@@ -21,6 +21,8 @@ pub enum Phase {
 pub struct Gate {
     phase: AtomicU8,
     open: AtomicU64,
+    /// Events that wait to start a run with others.
+    gathered: AtomicU64,
     max: AtomicU64,
     holds: Arc<Holds>,
 }
@@ -28,7 +30,13 @@ pub struct Gate {
 impl Gate {
     /// `open` is how many runs in the store are not final.
     pub fn new(open: u64, max: u64) -> Self {
-        Gate { phase: AtomicU8::new(0), open: AtomicU64::new(open), max: AtomicU64::new(max), holds: Arc::default() }
+        Gate {
+            phase: AtomicU8::new(0),
+            open: AtomicU64::new(open),
+            gathered: AtomicU64::new(0),
+            max: AtomicU64::new(max),
+            holds: Arc::default(),
+        }
     }
 
     /// The same, with the pauses and breakers that all who send share.
@@ -70,7 +78,7 @@ impl Gate {
     }
 
     pub fn is_full(&self) -> bool {
-        self.open_runs() >= self.max()
+        self.open_runs().saturating_add(self.gathered.load(Ordering::Relaxed)) >= self.max()
     }
 
     pub fn max(&self) -> u64 {
@@ -90,6 +98,15 @@ impl Gate {
             Phase::Serving if self.is_full() => Some("the backlog is full"),
             Phase::Serving => None,
         }
+    }
+
+    pub(super) fn gathered(&self, events: u64) {
+        self.gathered.fetch_add(events, Ordering::Relaxed);
+    }
+
+    /// What the store counts as gathered.
+    pub(super) fn recount_gathered(&self, events: u64) {
+        self.gathered.store(events, Ordering::Relaxed);
     }
 
     pub(super) fn accepted(&self, runs: u64) {

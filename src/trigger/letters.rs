@@ -34,6 +34,8 @@ pub struct Undelivered {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Again {
     Started(RunId),
+    /// It is on disk, and starts a run with others.
+    Gathered,
     /// Its key had started a run before.
     Duplicate,
     /// `where` is false.
@@ -85,6 +87,7 @@ impl Intake {
         let offered = self.start(deployed, decided, vec![done, audit]).await.map_err(|error| error.to_string())?;
         Ok(match offered.started.into_iter().next() {
             Some(run) => Again::Started(run),
+            None if offered.gathered > 0 => Again::Gathered,
             None if filtered => Again::Filtered,
             None => Again::Duplicate,
         })

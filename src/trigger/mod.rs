@@ -3,6 +3,7 @@
 //! Not here: carrying runs out (see `worker`), the list of trigger types (see `catalog`).
 
 pub mod alert_poll;
+pub mod batch;
 mod changes;
 mod deployed;
 pub mod entity;

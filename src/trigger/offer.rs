@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 
 use super::letters::Undelivered;
-use super::{Deployed, Event, Flows, Gate, ready, schedule, split};
+use super::{Deployed, Event, Flows, Gate, batch, ready, schedule, split};
 use crate::clock::Clock;
 use crate::expr::{Env, Trace};
 use crate::id::RunId;
-use crate::journal::{self, Answer, Offer, Op, RunRow, Store, StoreError};
+use crate::journal::{self, Answer, Gather, Offer, Op, RunRow, Store, StoreError};
 use crate::value::Value;
 
 /// Longest key of an event; a longer one is replaced by its hash.
@@ -30,6 +30,8 @@ pub struct Intake {
     bundles: Mutex<HashSet<Arc<str>>>,
     /// Schedules whose next occurrence waits for the end of a run.
     pub queue: schedule::Queue,
+    /// Told of gatherings that begin or are full.
+    pub(super) gatherings: tokio::sync::Notify,
     /// Who changes the lists of events that wait.
     pub(super) waiting: tokio::sync::Mutex<()>,
 }
@@ -38,6 +40,8 @@ pub struct Intake {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Offered {
     pub started: Vec<RunId>,
+    /// On disk, to start a run with others.
+    pub gathered: usize,
     pub duplicates: usize,
     /// Filtered out by `where`, or its evaluation failed.
     pub skipped: usize,
@@ -73,6 +77,7 @@ impl Intake {
             accepted,
             bundles: Mutex::default(),
             queue: schedule::Queue::default(),
+            gatherings: tokio::sync::Notify::new(),
             waiting: tokio::sync::Mutex::default(),
         }
     }
@@ -90,23 +95,18 @@ impl Intake {
         for event in &events {
             for deployed in flows.wanting(event) {
                 for decided in decide(deployed, event, now).map_err(StoreError::Failed)? {
-                    match decided {
-                        Decided::Start(offer) if ready::waits(deployed, event, now).map_err(StoreError::Failed)? => {
-                            waiting.push((deployed.clone(), offer.key, event.clone()));
-                        }
-                        Decided::Start(offer) => {
-                            self.bundle(deployed, &mut versions, &mut ops).map_err(StoreError::Failed)?;
-                            ops.push(Op::Offer(offer));
-                        }
-                        Decided::Skip(op) => {
-                            offered.skipped += 1;
-                            ops.push(op);
-                        }
-                        Decided::Letter { ops: letter, .. } => {
-                            offered.skipped += 1;
-                            ops.extend(letter);
-                        }
+                    if let Some(key) = decided.key()
+                        && ready::waits(deployed, event, now).map_err(StoreError::Failed)?
+                    {
+                        waiting.push((deployed.clone(), key.to_owned(), event.clone()));
+                        continue;
                     }
+                    if decided.key().is_some() {
+                        self.bundle(deployed, &mut versions, &mut ops).map_err(StoreError::Failed)?;
+                    } else {
+                        offered.skipped += 1;
+                    }
+                    ops.extend(decided.ops());
                 }
             }
         }
@@ -126,20 +126,21 @@ impl Intake {
     ) -> Result<Offered, StoreError> {
         let (mut ops, mut versions) = (vec![], vec![]);
         for decided in decided {
-            match decided {
-                Decided::Start(offer) => {
-                    self.bundle(deployed, &mut versions, &mut ops).map_err(StoreError::Failed)?;
-                    ops.push(Op::Offer(offer));
-                }
-                Decided::Skip(op) => ops.push(op),
-                Decided::Letter { ops: letter, .. } => ops.extend(letter),
+            if decided.key().is_some() {
+                self.bundle(deployed, &mut versions, &mut ops).map_err(StoreError::Failed)?;
             }
+            ops.extend(decided.ops());
         }
         ops.extend(also);
         self.commit(ops, versions, Offered::default()).await
     }
 
-    async fn commit(&self, ops: Vec<Op>, versions: Vec<Arc<str>>, mut offered: Offered) -> Result<Offered, StoreError> {
+    pub(super) async fn commit(
+        &self,
+        ops: Vec<Op>,
+        versions: Vec<Arc<str>>,
+        mut offered: Offered,
+    ) -> Result<Offered, StoreError> {
         if ops.is_empty() {
             return Ok(offered);
         }
@@ -149,10 +150,17 @@ impl Intake {
         for answer in answers {
             match answer {
                 Answer::Offered(Some(row)) => rows.push(*row),
-                Answer::Offered(None) => offered.duplicates += 1,
+                Answer::Gathered(Some(gathering)) => {
+                    offered.gathered += 1;
+                    if gathering.events == 1 || gathering.full {
+                        self.gatherings.notify_one();
+                    }
+                }
+                Answer::Offered(None) | Answer::Gathered(None) => offered.duplicates += 1,
                 Answer::None | Answer::Claimed(_) | Answer::Pruned { .. } => {}
             }
         }
+        self.gate.gathered(offered.gathered as u64);
         if !rows.is_empty() {
             offered.started = rows.iter().map(|row| row.id.clone()).collect();
             self.gate.accepted(rows.len() as u64);
@@ -186,6 +194,8 @@ impl Intake {
 
 pub(super) enum Decided {
     Start(Box<Offer>),
+    /// It starts a run together with others.
+    Gather(Box<Gather>),
     Skip(Op),
     /// It can't be judged.
     Letter {
@@ -194,10 +204,31 @@ pub(super) enum Decided {
     },
 }
 
+impl Decided {
+    /// The key under which it starts a run, alone or with others; `None` where it starts nothing.
+    pub(super) fn key(&self) -> Option<&str> {
+        match self {
+            Decided::Start(offer) => Some(&offer.key),
+            Decided::Gather(gather) => Some(&gather.event.key),
+            Decided::Skip(_) | Decided::Letter { .. } => None,
+        }
+    }
+
+    /// What is written for it; the texts of its flow are not among it.
+    pub(super) fn ops(self) -> Vec<Op> {
+        match self {
+            Decided::Start(offer) => vec![Op::Offer(offer)],
+            Decided::Gather(gather) => vec![Op::Gather(gather)],
+            Decided::Skip(op) => vec![op],
+            Decided::Letter { ops, .. } => ops,
+        }
+    }
+}
+
 /// The keys under which an event would start runs of a flow.
 pub(super) fn would_start(deployed: &Deployed, event: &Event, now: Timestamp) -> Result<Vec<String>, String> {
     let decided = decide(deployed, event, now)?.into_iter();
-    Ok(decided.filter_map(|it| if let Decided::Start(offer) = it { Some(offer.key) } else { None }).collect())
+    Ok(decided.filter_map(|it| it.key().map(str::to_owned)).collect())
 }
 
 /// What an event that is for a flow becomes, one or several where the flow splits it. The error says why the flow can't be
@@ -237,7 +268,7 @@ fn decide_one(deployed: &Deployed, event: &Event, now: Timestamp) -> Result<Deci
         },
         _ => event.key.clone(),
     };
-    Ok(Decided::Start(Box::new(Offer {
+    let mut offer = Offer {
         flow: Arc::clone(&flow.name),
         version: Arc::clone(&flow.version),
         trigger: Arc::clone(&event.kind),
@@ -246,7 +277,19 @@ fn decide_one(deployed: &Deployed, event: &Event, now: Timestamp) -> Result<Deci
         occurred: event.occurred,
         payload: event.payload.clone(),
         inputs: event.inputs.clone(),
-    })))
+    };
+    let Some(batch) = &trigger.batch else { return Ok(Decided::Start(Box::new(offer))) };
+    let slot = match batch.key.as_ref().map(|key| key.eval(&env)) {
+        None => String::new(),
+        Some(Ok(value)) => bounded(key_text(&value)),
+        Some(Err(error)) => return Ok(letter(deployed, event, now, format!("the key of `batch`: {error}"), None)),
+    };
+    // Whom a person starts by hand waits for nobody.
+    if event.flow.is_some() {
+        offer.payload = batch::payload(vec![offer.payload], &slot, now, now);
+        return Ok(Decided::Start(Box::new(offer)));
+    }
+    Ok(Decided::Gather(Box::new(batch::gather(batch, offer, slot))))
 }
 
 /// What `why` tells of an event that started nothing.

@@ -20,12 +20,15 @@ pub(crate) struct Desk {
 
 impl Desk {
     pub(crate) fn new(flows: Vec<CheckedFlow>) -> Self {
+        Desk::on(Arc::new(MemoryStore::new()), flows, Clock::from_fn(now))
+    }
+
+    /// Over a store that may hold something already, with a clock of its own.
+    pub(crate) fn on(store: Arc<MemoryStore>, flows: Vec<CheckedFlow>, clock: Clock) -> Self {
         let (sender, accepted) = tokio::sync::mpsc::unbounded_channel();
         let flows = flows.into_iter().map(|flow| Deployed::of(Arc::new(flow), Mode::Live, now()));
-        let clock = Clock::from_fn(now);
         let gate = Arc::new(Gate::new(0, 1000));
         gate.enter(Phase::Serving);
-        let store = Arc::new(MemoryStore::new());
         let intake = Intake::new(
             store,
             Flows::new(Deployment::new(flows.collect(), Given::default())),
@@ -89,6 +92,7 @@ pub(crate) fn flow(name: &str, kind: &str, connection: &str) -> CheckedFlow {
             webhook: None,
             split: None,
             ready: None,
+            batch: None,
             hunt: None,
             follows: None,
         },

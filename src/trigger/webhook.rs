@@ -201,6 +201,7 @@ async fn offer(
     let ids: Vec<&str> = offered.started.iter().map(crate::id::RunId::as_str).collect();
     let body = match (ids.as_slice(), offered.duplicates) {
         ([], 1..) if key.signed => return Err(Refusal::new(StatusCode::CONFLICT, "this call was made before")),
+        ([], _) if offered.gathered > 0 => json!({ "run": null, "gathered": offered.gathered }),
         ([], duplicates) => json!({ "run": null, "duplicate": duplicates > 0, "skipped": offered.skipped > 0 }),
         ([one], _) => json!({ "run": one }),
         (many @ [first, ..], _) => json!({ "run": first, "runs": many }),

@@ -14,8 +14,9 @@ use serde_json::Value as Json;
 use watchfloor::catalog::{Catalog, Effect};
 use watchfloor::id::{RunId, call_key, tag};
 use watchfloor::journal::sqlite::SqliteStore;
-use watchfloor::journal::{RunQuery, RunRow, RunStatus, Store, chain};
+use watchfloor::journal::{RunQuery, RunRow, RunStatus, Store, Taken, chain};
 use watchfloor::sandbox::{API_TOKEN, Acted, CLIENT_SECRET, Ledger};
+use watchfloor::value::Value;
 use watchfloor::worker::turn::Turn;
 
 use crate::bin::{HOOK_TOKEN, Site, Tenant};
@@ -46,6 +47,8 @@ pub(crate) struct Record {
 pub(crate) struct Rules<'a> {
     /// Each flow with the keys of the events that it must have one run of, and no other.
     pub(crate) events: Vec<(&'a str, BTreeSet<String>)>,
+    /// Each flow that gathers, with the keys of its events: each must be in one run, and nothing else in any.
+    pub(crate) batched: Vec<(&'a str, BTreeSet<String>)>,
     /// Devices that must not have been touched.
     pub(crate) protected: Vec<&'a str>,
     /// Isolations in any window of this length, at most.
@@ -114,6 +117,7 @@ pub(crate) fn broken(site: &Site, tenant: &Tenant, rules: &Rules<'_>) -> Vec<Str
     let ledger = tenant.ledger();
     let mut wrong = Vec::new();
     one_run_for_each_event(&record, rules, &mut wrong);
+    one_batch_for_each_event(&record, rules, &mut wrong);
     effects_have_intents(&record, &ledger, &mut wrong);
     nothing_twice(&ledger, &mut wrong);
     for device in &rules.protected {
@@ -156,6 +160,27 @@ fn one_run_for_each_event(record: &Record, rules: &Rules<'_>, wrong: &mut Vec<St
             runs.keys().filter(|(of, _)| of == flow).map(|(_, key)| (*key).to_owned()).collect();
         wrong.extend(keys.difference(&have).map(|key| format!("I1: {flow} has no run for {key}")));
         wrong.extend(have.difference(keys).map(|key| format!("I1: {flow} has a run for {key}, which was no event")));
+    }
+}
+
+fn one_batch_for_each_event(record: &Record, rules: &Rules<'_>, wrong: &mut Vec<String>) {
+    for (flow, keys) in &rules.batched {
+        let mut items: BTreeMap<i64, usize> = BTreeMap::new();
+        for row in record.rows.iter().filter(|row| *row.flow == **flow) {
+            let listed = row.payload.get("items").and_then(Value::as_list);
+            items.insert(row.no, listed.map_or(0, <[Value]>::len));
+        }
+        for key in keys {
+            match record.store.taken(flow, key).unwrap() {
+                Some(Taken::Run(no)) => match items.get_mut(&no) {
+                    Some(left @ 1..) => *left -= 1,
+                    _ => wrong.push(format!("I1: run number {no} of {flow} has no place for {key}")),
+                },
+                other => wrong.push(format!("I1: {key} of {flow} is in no run: {other:?}")),
+            }
+        }
+        let more = items.iter().filter(|(_, left)| **left > 0);
+        wrong.extend(more.map(|(no, left)| format!("I1: run number {no} of {flow} has {left} events that were none")));
     }
 }
 

@@ -19,7 +19,7 @@ use watchfloor::clock::{Clock, stopwatch};
 use crate::bin::{Site, Tenant, wait_for};
 use crate::invariants::{self, Rules};
 
-const PACE: u32 = 25;
+pub(crate) const PACE: u32 = 25;
 /// Cases that wait at the same time: each spends most of its time asleep.
 const TOGETHER: usize = 6;
 /// SIGABRT: the process ended itself where it was told to.

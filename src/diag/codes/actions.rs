@@ -96,8 +96,8 @@ pub(super) const PAGES: &[Page] = &[
     ),
     page(
         "WF0717",
-        "an event that can't be split or waited for",
-        "`split:` wants a list of the event. `ready:` wants an event that can be read again by its id, waits at most a day, and does not go with `split:`.",
+        "an event that can't be split, gathered or waited for",
+        "`split:` wants a list of the event. `ready:` wants an event that can be read again by its id, waits at most a day, and does not go with `split:`. `batch:` wants events that come by themselves, and gathers them for one second to a day.",
         "trigger: { type: mde.alert.new, ready: size(trigger.alert.evidence) > 0, ready_timeout: 15m, on_not_ready: run }",
     ),
     page(

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::keys::{FLOW, TRIGGER, Want};
-use super::model::{Concurrency, Flow, Mode, Name, OnFull, Trigger};
+use super::model::{Batch, Concurrency, Flow, Mode, Name, OnFull, Trigger};
 use crate::diag::{Diagnostic, Severity, Source, Span};
 use crate::yaml::Node;
 use reader::Fields;
@@ -69,6 +69,7 @@ impl Lowering<'_> {
             filter: self.condition(&fields, "where"),
             dedupe: self.cel(&fields, "dedupe"),
             concurrency: self.concurrency(&fields),
+            batch: self.batch(&fields),
             split: self.cel(&fields, "split"),
             ready: self.condition(&fields, "ready"),
             key: self.cel(&fields, "key"),
@@ -79,6 +80,16 @@ impl Lowering<'_> {
                 .collect(),
             fields: self.declared(&fields, "fields"),
         }
+    }
+
+    fn batch(&mut self, trigger: &Fields<'_>) -> Option<Batch> {
+        let fields = self.inner(trigger, "batch")?;
+        Some(Batch {
+            span: trigger.get("batch").map_or(fields.at, |entry| entry.key_span),
+            key: self.cel(&fields, "key"),
+            max: self.count(&fields, "max"),
+            within: self.duration(&fields, "within"),
+        })
     }
 
     fn concurrency(&mut self, trigger: &Fields<'_>) -> Option<Concurrency> {
@@ -128,6 +139,7 @@ fn no_trigger(span: Span) -> Trigger {
         filter: None,
         dedupe: None,
         concurrency: None,
+        batch: None,
         split: None,
         ready: None,
         key: None,

@@ -29,6 +29,8 @@ fn names(batch: &Batch) -> Vec<&'static str> {
     let finish = has(|op| matches!(op, Op::Finish { .. }));
     let table = [
         ("offer", has(|op| matches!(op, Op::Offer(_)))),
+        ("gather", has(|op| matches!(op, Op::Gather(_)))),
+        ("close", has(|op| matches!(op, Op::Close { .. }))),
         ("watermark", has(|op| matches!(op, Op::Put { name, .. } if name.starts_with("poll/")))),
         ("claim", has(|op| matches!(op, Op::Claim { .. }))),
         ("prune", has(|op| matches!(op, Op::Prune(_)))),

@@ -144,6 +144,10 @@ impl Book {
     pub(super) fn apply(&mut self, connection: &Connection, op: &Op) -> Result<Answer, StoreError> {
         match op {
             Op::Offer(offer) => return self.offer(connection, offer),
+            Op::Gather(gather) => return super::gather::gather(self, connection, gather),
+            Op::Close { gathering, events, offer } => {
+                return super::gather::close(self, connection, *gathering, *events, offer);
+            }
             Op::Turn { run, seq, body } => {
                 self.turns.insert(*run, Some(seq + 1));
                 self.note(&Entry::Part { run: *run, part: Part::Turn { seq: *seq, body } });
@@ -199,10 +203,20 @@ impl Book {
 
     /// A duplicate, which a poller offers again and again, is found before anything of it is written out.
     fn offer(&mut self, connection: &Connection, offer: &Offer) -> Result<Answer, StoreError> {
-        let hash = digest16(&[&offer.flow, &offer.key]);
-        if self.recent.contains_key(&hash) || seen(connection, &hash)?.is_some() {
+        if self.knows(connection, &digest16(&[&offer.flow, &offer.key]))? {
             return Ok(Answer::Offered(None));
         }
+        Ok(Answer::Offered(Some(Box::new(self.begin(connection, offer)?))))
+    }
+
+    /// Whether an event's key is known, by its hash.
+    pub(super) fn knows(&self, connection: &Connection, hash: &[u8; 16]) -> Result<bool, StoreError> {
+        Ok(self.recent.contains_key(hash) || seen(connection, hash)?.is_some())
+    }
+
+    /// The run of an offer that may start one.
+    pub(super) fn begin(&mut self, connection: &Connection, offer: &Offer) -> Result<RunRow, StoreError> {
+        let hash = digest16(&[&offer.flow, &offer.key]);
         let (flow, version, trigger) = (&offer.flow, &offer.version, &offer.trigger);
         let (origin, key) = self.origin(connection, flow, version, trigger, &offer.key)?;
         let no = self.next;
@@ -215,7 +229,7 @@ impl Book {
         let part = Part::Given { payload: payload.as_bytes(), inputs: inputs.as_bytes() };
         self.note(&Entry::Part { run: no, part });
         let id = RunId::new(offer.accepted, &offer.flow, &offer.key);
-        Ok(Answer::Offered(Some(Box::new(RunRow::accepted(no, id, offer)))))
+        Ok(RunRow::accepted(no, id, offer))
     }
 
     /// The number of what a run has in common with others, and the rest of its key.
@@ -290,7 +304,8 @@ impl Book {
     }
 }
 
-/// The run that a key started, where its hash was merged already.
+/// What a key stands for, where its hash was merged already: the run that it started, or, below zero, the gathering in which
+/// its event waits.
 pub(super) fn seen(connection: &Connection, hash: &[u8; 16]) -> Result<Option<RunNo>, StoreError> {
     let mut statement = connection.prepare_cached("SELECT run FROM seen WHERE hash = ?1")?;
     Ok(statement.query_row([hash.as_slice()], |row| row.get(0)).optional()?)
@@ -328,6 +343,8 @@ fn row(connection: &Connection, op: &Op) -> Result<Answer, StoreError> {
         }
         Op::Prune(_)
         | Op::Offer(_)
+        | Op::Gather(_)
+        | Op::Close { .. }
         | Op::Turn { .. }
         | Op::Status { .. }
         | Op::Sleep { .. }
@@ -359,6 +376,6 @@ pub(super) fn execute(connection: &Connection, sql: &str, params: impl Params) -
     Ok(connection.prepare_cached(sql)?.execute(params)?)
 }
 
-fn json(value: &impl serde::Serialize) -> Result<String, StoreError> {
+pub(super) fn json(value: &impl serde::Serialize) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|error| StoreError::Failed(format!("writing a value out: {error}")))
 }

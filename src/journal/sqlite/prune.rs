@@ -166,7 +166,7 @@ fn keys(connection: &Connection, before: i64, slice: u8) -> Result<Option<RunNo>
     let kept: Option<i64> = connection.prepare_cached(sql)?.query_row([before], |row| row.get(0)).optional()?.flatten();
     let below = kept.map_or(i64::MAX, |block| block * BLOCK);
     let to = if slice == u8::MAX { vec![u8::MAX; 17] } else { vec![slice + 1] };
-    let sql = "DELETE FROM seen WHERE hash >= ?1 AND hash < ?2 AND run < ?3
+    let sql = "DELETE FROM seen WHERE hash >= ?1 AND hash < ?2 AND run > 0 AND run < ?3
                AND NOT EXISTS (SELECT 1 FROM runs WHERE no = seen.run)";
     execute(connection, sql, params![vec![slice], to, below])?;
     if slice == u8::MAX {

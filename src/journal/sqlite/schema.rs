@@ -101,8 +101,34 @@ CREATE TABLE skipped (
 ) STRICT;
 ";
 
-/// Came after the first stores of this format: made where missing, and only who prunes needs it.
-const KEPT: &str = "CREATE INDEX IF NOT EXISTS runs_kept ON runs (accepted) WHERE parts > 0";
+/// Came after the first stores of this format: made where missing. Only who prunes needs the index; a reader takes the tables
+/// for empty where they are not there. Numbers of gatherings are never given twice.
+const KEPT: &str = "
+CREATE INDEX IF NOT EXISTS runs_kept ON runs (accepted) WHERE parts > 0;
+CREATE TABLE IF NOT EXISTS gatherings (
+    no INTEGER PRIMARY KEY AUTOINCREMENT,
+    flow TEXT NOT NULL,
+    version TEXT NOT NULL,
+    slot TEXT NOT NULL,
+    opened INTEGER NOT NULL,
+    due INTEGER NOT NULL,
+    events INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    full INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX IF NOT EXISTS gatherings_open ON gatherings (flow, version, slot) WHERE full = 0;
+CREATE TABLE IF NOT EXISTS gathered (
+    gathering INTEGER NOT NULL,
+    no INTEGER NOT NULL,
+    trigger_type TEXT NOT NULL,
+    key TEXT NOT NULL,
+    accepted INTEGER NOT NULL,
+    occurred INTEGER NOT NULL,
+    payload TEXT NOT NULL,
+    inputs TEXT NOT NULL,
+    PRIMARY KEY (gathering, no)
+) STRICT, WITHOUT ROWID;
+";
 
 /// Came while format 2 was written: some of its stores have it.
 pub(super) const LETTERS: &str = "

@@ -117,25 +117,26 @@ fn stored(connection: &Connection, query: &RunQuery, limit: usize) -> Result<BTr
     Ok(numbers)
 }
 
-/// Whether an event has started a run of a flow.
-pub(super) fn is_known(connection: &Connection, flow: &str, key: &str) -> Result<bool, StoreError> {
-    if seen(connection, &digest16(&[flow, key]))?.is_some() {
-        return Ok(true);
+/// What an event of a flow is known as: the number of the run that it started or, below zero, of its gathering.
+pub(super) fn known(connection: &Connection, flow: &str, key: &str) -> Result<Option<i64>, StoreError> {
+    if let Some(no) = seen(connection, &digest16(&[flow, key]))? {
+        return Ok(Some(no));
     }
-    let sql = "SELECT EXISTS (SELECT 1 FROM runs r JOIN origins o ON o.no = r.origin JOIN flows f ON f.no = r.flow
+    let sql = "SELECT r.no FROM runs r JOIN origins o ON o.no = r.origin JOIN flows f ON f.no = r.flow
                WHERE r.no > coalesce((SELECT value FROM marks WHERE name = 'seen'), 0)
-               AND o.prefix || r.key = ?2 AND f.name = ?1)";
-    if connection.prepare_cached(sql)?.query_row([flow, key], |row| row.get(0))? {
-        return Ok(true);
+               AND o.prefix || r.key = ?2 AND f.name = ?1";
+    let found: Option<RunNo> = connection.prepare_cached(sql)?.query_row([flow, key], |row| row.get(0)).optional()?;
+    if found.is_some() {
+        return Ok(found);
     }
     let tail = Tail::read(connection)?;
     for (no, pending) in &tail.runs {
         let likely = pending.start.as_ref().is_some_and(|start| key.ends_with(&start.key));
         if likely && run_no(connection, &tail, *no)?.is_some_and(|run| &*run.flow == flow && run.key == key) {
-            return Ok(true);
+            return Ok(Some(*no));
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// Runs with an event key, or with an alert's id that their key ends with: by the hash of each key that it may be.

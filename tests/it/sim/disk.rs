@@ -11,8 +11,8 @@ use tokio::sync::{Notify, mpsc};
 use watchfloor::id::RunId;
 use watchfloor::journal::memory::MemoryStore;
 use watchfloor::journal::{
-    Answer, AuditLine, Batch, Blob, Letter, LetterQuery, Op, Queued, Reservation, RunNo, RunQuery, RunRow, RunStatus,
-    Store, StoreError, Whole,
+    Answer, AuditLine, Batch, Blob, Gathering, GatheringNo, Letter, LetterQuery, Offer, Op, Queued, Reservation, RunNo,
+    RunQuery, RunRow, RunStatus, Store, StoreError, Taken, Whole,
 };
 
 use super::Dice;
@@ -195,6 +195,18 @@ impl Store for Disk {
 
     fn is_known(&self, flow: &str, key: &str) -> Result<bool, StoreError> {
         self.kept.is_known(flow, key)
+    }
+
+    fn taken(&self, flow: &str, key: &str) -> Result<Option<Taken>, StoreError> {
+        self.kept.taken(flow, key)
+    }
+
+    fn gatherings(&self) -> Result<Vec<Gathering>, StoreError> {
+        self.kept.gatherings()
+    }
+
+    fn gathered(&self, gathering: GatheringNo) -> Result<Vec<Offer>, StoreError> {
+        self.kept.gathered(gathering)
     }
 
     fn letters(&self, query: &LetterQuery) -> Result<Vec<Letter>, StoreError> {

@@ -14,7 +14,7 @@ use watchfloor::guard::Guard;
 use watchfloor::journal::memory::MemoryStore;
 use watchfloor::journal::{RunQuery, RunRow, RunStatus, Store};
 use watchfloor::trigger::alert_poll::Pollers;
-use watchfloor::trigger::{Event, Flows, Gate, Intake, Phase, schedule};
+use watchfloor::trigger::{Event, Flows, Gate, Intake, Phase, batch, schedule};
 use watchfloor::value::Value;
 use watchfloor::worker::{Deps, Worker};
 
@@ -189,6 +189,7 @@ impl Ground {
         let catalog = Arc::clone(&site().catalog);
         let pollers = Pollers::start(Arc::clone(&intake), catalog, fetch, from, TaskTracker::new(), stop.clone());
         tokio::spawn(pollers.unwrap().run());
+        tokio::spawn(batch::run(Arc::clone(&intake), stop.clone()));
         tokio::spawn(schedule::run(Arc::clone(&intake), stop.clone()));
         for (at, number) in &self.asks {
             if !locked(&self.taken).contains(number) {
@@ -205,6 +206,7 @@ impl Ground {
         while Instant::now() < limit {
             sleep(Duration::from_secs(120)).await;
             let last = self.alerts_are_in() && locked(&self.taken).len() == self.asks.len();
+            let last = last && self.kept.gatherings().unwrap().is_empty();
             if last && self.rows().iter().all(is_settled) {
                 return true;
             }
@@ -227,6 +229,7 @@ impl Ground {
                 }
             }
         }
+        self.judge_batches(&rows);
         let asked = rows.iter().filter(|row| &*row.flow == "asked").count();
         if asked != self.asks.len() {
             tenant.wrong(format!("I1: {asked} runs of asked, {} were asked for", self.asks.len()));
@@ -238,6 +241,31 @@ impl Ground {
             tenant.wrong(broken);
         }
         tenant.judge((!self.jumps).then_some(CAP));
+    }
+}
+
+impl Ground {
+    /// Each alert is in one batch, with none but its like.
+    fn judge_batches(&self, rows: &[RunRow]) {
+        let mut batched: Vec<String> = Vec::new();
+        for row in rows.iter().filter(|row| &*row.flow == "digest") {
+            let items = row.payload.get("items").and_then(Value::as_list).unwrap();
+            let text = |item: &Value, path: &[&str]| {
+                let found = path.iter().try_fold(item.clone(), |value, name| value.get(name).cloned());
+                found.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned()
+            };
+            let key = text(&row.payload, &["key"]);
+            if items.is_empty() || items.len() > 3 || items.iter().any(|it| text(it, &["alert", "severity"]) != key) {
+                self.tenant.wrong(format!("I1: the batch {} of {key} has {} items: {items:?}", row.key, items.len()));
+            }
+            batched.extend(items.iter().map(|item| text(item, &["alert_id"])));
+        }
+        for alert in &self.tenant.alerts {
+            let times = batched.iter().filter(|id| **id == alert.id).count();
+            if times != 1 {
+                self.tenant.wrong(format!("I1: {} is in {times} batches", alert.id));
+            }
+        }
     }
 }
 

@@ -16,8 +16,8 @@ use watchfloor::worker::Registry;
 /// Isolations within ten minutes.
 pub(super) const CAP: usize = 4;
 
-/// Every effect, with and without a look-up; a loop with claims; waits; a flow in shadow.
-const FLOWS: [&str; 5] = [
+/// Every effect, with and without a look-up; a loop with claims; waits; batches; a flow in shadow.
+const FLOWS: [&str; 6] = [
     r#"
 flow: isolate
 owner: soc@contoso.example
@@ -65,6 +65,14 @@ steps:
     max_items: 9
     on_item_error: gather
     do: [ { action: mde.run_antivirus_scan, with: { machine_id: "{{ device }}", comment: sweep } } ]
+"#,
+    r#"
+flow: digest
+owner: soc@contoso.example
+trigger: { type: mde.alert.new, connection: mde, batch: { key: trigger.alert.severity, max: 3, within: 20m } }
+steps:
+  - action: email.send
+    with: { to: [soc@contoso.example], subject: "{{ trigger.count }} {{ trigger.key }}", text: "{{= trigger.items[0].alert_id }}" }
 "#,
     r#"
 flow: asked

@@ -149,7 +149,8 @@ impl Tenant {
             if locked(&self.books).read.contains(&alert.id) {
                 continue;
             }
-            if self.has_run("isolate", &alert.id, store) {
+            let gathered = store.taken("digest", &format!("mde:{}", alert.id)).unwrap().is_some();
+            if gathered && self.has_run("isolate", &alert.id, store) {
                 locked(&self.books).read.insert(alert.id.clone());
             } else {
                 self.wrong(format!(
@@ -327,7 +328,7 @@ impl Tenant {
             let due = match &*row.flow {
                 "isolate" if high => "email.send",
                 "note" => "teams.post",
-                "asked" => "email.send",
+                "asked" | "digest" => "email.send",
                 _ => continue,
             };
             let succeeded = row.status == watchfloor::journal::RunStatus::Succeeded;
