@@ -13,6 +13,9 @@ use super::{
 };
 use crate::error::Error;
 
+/// Longest text of a type; it bounds how deep one may be.
+const LONGEST_TYPE: usize = 2000;
+
 const TYPES: [(&str, &str); 3] = [
     ("types.yaml", include_str!("types.yaml")),
     ("mde_types.yaml", include_str!("mde_types.yaml")),
@@ -43,7 +46,7 @@ struct TypesFile {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct EntityEntry {
+pub(super) struct EntityEntry {
     doc: String,
     /// The reference does not list every field: others may be read, as `any`.
     #[serde(default)]
@@ -53,7 +56,7 @@ struct EntityEntry {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct FieldEntry {
+pub(super) struct FieldEntry {
     #[serde(rename = "type")]
     ty: String,
     doc: String,
@@ -69,29 +72,31 @@ struct ActionsFile {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ActionEntry {
-    name: String,
+pub(super) struct ActionEntry {
+    pub(super) name: String,
+    /// The kind of connection that serves it, where its connector alone does not say so.
+    connection: Option<ConnectionKind>,
     title: String,
     doc: String,
-    effect: Effect,
+    pub(super) effect: Effect,
     undo: Option<String>,
-    method: Option<String>,
-    path: Option<String>,
-    native: Option<String>,
+    pub(super) method: Option<String>,
+    pub(super) path: Option<String>,
+    pub(super) native: Option<String>,
     body: Option<Json>,
     #[serde(default)]
     query: BTreeMap<String, String>,
-    inputs: Vec<ParamEntry>,
+    pub(super) inputs: Vec<ParamEntry>,
     #[serde(default)]
     any_of: Vec<Vec<String>>,
     output: String,
-    mapping: String,
+    pub(super) mapping: String,
     permission: String,
     rate_class: Option<String>,
     #[serde(default)]
     paging: PagingEntry,
     target: Option<TargetEntry>,
-    look: Option<LookEntry>,
+    pub(super) look: Option<LookEntry>,
     confirm: Option<ConfirmEntry>,
     tag_input: Option<String>,
     tag_wire: Option<String>,
@@ -107,8 +112,8 @@ struct ActionEntry {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ParamEntry {
-    name: String,
+pub(super) struct ParamEntry {
+    pub(super) name: String,
     #[serde(rename = "type")]
     ty: String,
     #[serde(default)]
@@ -127,7 +132,7 @@ struct ParamEntry {
     #[serde(default)]
     camel: bool,
     #[serde(default)]
-    file: bool,
+    pub(super) file: bool,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -149,17 +154,17 @@ struct TargetEntry {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct LookEntry {
-    kind: LookKindEntry,
+pub(super) struct LookEntry {
+    pub(super) kind: LookKindEntry,
     action: String,
     with: BTreeMap<String, Json>,
     field: Option<String>,
     is: Option<Json>,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum LookKindEntry {
+pub(super) enum LookKindEntry {
     Isolation,
     Release,
     MachineAction,
@@ -216,16 +221,19 @@ pub(super) fn builtin() -> Result<Catalog, Error> {
         entries.extend(types.entities);
     }
     let names: Vec<String> = entries.keys().cloned().collect();
-    let mut resolver = Resolver { enums: &catalog.enums, entries, done: BTreeMap::new(), open: vec![] };
+    let known = Catalog::default();
+    let mut resolver = Resolver { enums: &catalog.enums, outer: &known, entries, done: BTreeMap::new(), open: vec![] };
     for name in &names {
         resolver.named(name).map_err(|e| fault("types", &e))?;
     }
     catalog.entities = std::mem::take(&mut resolver.done);
+    let none = BTreeMap::new();
     for (file, text) in ACTIONS {
         let read: ActionsFile = read(file, text)?;
         for entry in read.actions {
             let name = entry.name.clone();
-            let action = action(entry, &catalog).map_err(|e| fault(file, &format!("{name}: {e}")))?;
+            let action = action(entry, &Names { catalog: &catalog, own: &none }, None)
+                .map_err(|e| fault(file, &format!("{name}: {e}")))?;
             if catalog.actions.insert(name.as_str().into(), Arc::new(action)).is_some() {
                 return Err(fault(file, &format!("{name} is there twice")));
             }
@@ -243,17 +251,24 @@ pub(super) fn builtin() -> Result<Catalog, Error> {
     Ok(catalog)
 }
 
-/// Strict reading: what YAML 1.1 and 1.2 disagree about is text, and a key that is there twice is an error.
+/// By way of one tree: reading YAML straight into each type would make a parser of its own for each, all of them in memory.
 fn read<T: for<'de> Deserialize<'de>>(file: &str, text: &str) -> Result<T, Error> {
+    T::deserialize(tree(text).map_err(|e| fault(file, &e))?).map_err(|e| fault(file, &e.to_string()))
+}
+
+/// Strict reading: what YAML 1.1 and 1.2 disagree about is text, and a key that is there twice is an error. Deeper than 32
+/// levels, or with more than 200,000 nodes, it is refused.
+pub(super) fn tree(text: &str) -> Result<Json, String> {
     let options = serde_yaml::options! {
+        budget: serde_yaml::budget! { max_depth: 32, max_nodes: 200_000, max_aliases: 0 },
+        duplicate_keys: serde_yaml::DuplicateKeyPolicy::Error,
         strict_booleans: true,
         leading_zero_numbers_as_strings: true,
         reject_unsupported_tags: true,
         strict_indentation: true,
+        with_snippet: false,
     };
-    // By way of one tree: reading YAML straight into each type would make a parser of its own for each, all of them in memory.
-    let tree: Json = serde_yaml::from_str_with_options(text, options).map_err(|e| fault(file, &e.to_string()))?;
-    T::deserialize(tree).map_err(|e| fault(file, &e.to_string()))
+    serde_yaml::from_str_with_options(text, options).map_err(|e| e.to_string())
 }
 
 fn fault(file: &str, message: &str) -> Error {
@@ -261,22 +276,26 @@ fn fault(file: &str, message: &str) -> Error {
 }
 
 /// Turns type names into types, entities first met first.
-struct Resolver<'a> {
-    enums: &'a BTreeMap<Arc<str>, Arc<EnumType>>,
-    entries: BTreeMap<String, EntityEntry>,
-    done: BTreeMap<Arc<str>, Type>,
-    open: Vec<String>,
+pub(super) struct Resolver<'a> {
+    pub(super) enums: &'a BTreeMap<Arc<str>, Arc<EnumType>>,
+    /// Where a name is looked up that is none of these.
+    pub(super) outer: &'a Catalog,
+    pub(super) entries: BTreeMap<String, EntityEntry>,
+    pub(super) done: BTreeMap<Arc<str>, Type>,
+    pub(super) open: Vec<String>,
 }
 
 impl Resolver<'_> {
-    fn named(&mut self, name: &str) -> Result<Type, String> {
+    pub(super) fn named(&mut self, name: &str) -> Result<Type, String> {
         if let Some(done) = self.done.get(name) {
             return Ok(done.clone());
         }
         if self.open.iter().any(|open| open == name) {
             return Err(format!("{name} contains itself"));
         }
-        let Some(entry) = self.entries.remove(name) else { return Err(format!("there is no type {name}")) };
+        let Some(entry) = self.entries.remove(name) else {
+            return self.outer.type_named(name).ok_or_else(|| format!("there is no type {name}"));
+        };
         if entry.doc.is_empty() {
             return Err(format!("{name} has no doc"));
         }
@@ -305,6 +324,9 @@ impl Resolver<'_> {
 /// Reads a type's text; the bool says whether it ended in `?`.
 fn parse_type(text: &str, named: &mut dyn FnMut(&str) -> Result<Type, String>) -> Result<(Type, bool), String> {
     let text = text.trim();
+    if text.len() > LONGEST_TYPE {
+        return Err(format!("a type is written in at most {LONGEST_TYPE} characters"));
+    }
     if let Some(inner) = text.strip_suffix('?') {
         return Ok((parse_type(inner, named)?.0, true));
     }
@@ -339,11 +361,22 @@ fn parse_type(text: &str, named: &mut dyn FnMut(&str) -> Result<Type, String>) -
     Ok((ty, false))
 }
 
-fn typed(text: &str, catalog: &Catalog) -> Result<(Type, bool), String> {
-    parse_type(text, &mut |name| catalog.type_named(name).ok_or_else(|| format!("there is no type {name}")))
+/// The types that an entry may name: those of its own file, and those of the program.
+pub(super) struct Names<'a> {
+    pub(super) catalog: &'a Catalog,
+    pub(super) own: &'a BTreeMap<Arc<str>, Type>,
 }
 
-fn action(entry: ActionEntry, catalog: &Catalog) -> Result<Action, String> {
+fn typed(text: &str, names: &Names<'_>) -> Result<(Type, bool), String> {
+    let named = |name: &str| names.own.get(name).cloned().or_else(|| names.catalog.type_named(name));
+    parse_type(text, &mut |name| named(name).ok_or_else(|| format!("there is no type {name}")))
+}
+
+/// An entry as an action. `kind` is that of the connections which serve it, where its file and not its connector says so.
+pub(super) fn action(entry: ActionEntry, names: &Names<'_>, kind: Option<ConnectionKind>) -> Result<Action, String> {
+    let connector = entry.name.split('.').next().unwrap_or("");
+    let kind =
+        kind.or(entry.connection).or_else(|| ConnectionKind::serving(connector)).ok_or("no connection serves it")?;
     let has_body = matches!(entry.method.as_deref(), Some("POST" | "PATCH" | "PUT"));
     let place = match &entry.method {
         None => Place::None,
@@ -356,7 +389,7 @@ fn action(entry: ActionEntry, catalog: &Catalog) -> Result<Action, String> {
     }
     let inputs = entry.inputs.into_iter().map(|input| {
         let name = input.name.clone();
-        param(input, place, catalog).map_err(|e| format!("{name}: {e}"))
+        param(input, place, names).map_err(|e| format!("{name}: {e}"))
     });
     let mapping = match entry.mapping.as_str() {
         "plain" => Mapping::Plain,
@@ -364,8 +397,9 @@ fn action(entry: ActionEntry, catalog: &Catalog) -> Result<Action, String> {
     };
     Ok(Action {
         inputs: inputs.collect::<Result<_, _>>()?,
-        output: typed(&entry.output, catalog)?.0,
+        output: typed(&entry.output, names)?.0,
         name: entry.name.into(),
+        kind,
         title: entry.title.into(),
         doc: entry.doc.into(),
         effect: entry.effect,
@@ -397,8 +431,8 @@ fn action(entry: ActionEntry, catalog: &Catalog) -> Result<Action, String> {
     })
 }
 
-fn param(entry: ParamEntry, place: Place, catalog: &Catalog) -> Result<Param, String> {
-    let (ty, optional) = typed(&entry.ty, catalog)?;
+fn param(entry: ParamEntry, place: Place, names: &Names<'_>) -> Result<Param, String> {
+    let (ty, optional) = typed(&entry.ty, names)?;
     if optional {
         return Err("an input is optional unless it is `required`; leave out the `?`".into());
     }
@@ -480,8 +514,9 @@ fn confirm(entry: ConfirmEntry) -> Result<Confirm, String> {
 
 fn trigger(entry: TriggerEntry, catalog: &Catalog) -> Result<TriggerSpec, String> {
     let mut fields = BTreeMap::new();
+    let names = Names { catalog, own: &BTreeMap::new() };
     for (key, field) in entry.output {
-        let (ty, optional) = typed(&field.ty, catalog)?;
+        let (ty, optional) = typed(&field.ty, &names)?;
         fields.insert(Arc::from(key), Field { ty, optional, doc: field.doc.into(), untrusted: field.untrusted });
     }
     let input = entry.input.unwrap_or_else(|| "since".into());
@@ -514,10 +549,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// What one entry alone can't show: that the others it speaks of exist and fit.
-fn cross_check(action: &Action, catalog: &Catalog) -> Result<(), String> {
-    if ConnectionKind::serving(action.connector()).is_none() {
-        return Err("no connection serves it".into());
-    }
+pub(super) fn cross_check(action: &Action, catalog: &Catalog) -> Result<(), String> {
     if action.example.is_empty() || action.doc.is_empty() || action.source.is_empty() {
         return Err("it wants a doc, an example and a source".into());
     }
@@ -649,6 +681,9 @@ mod tests {
 
     #[test]
     fn a_type_that_is_not_there_is_named() {
-        assert_eq!(typed("list<Alart>", &Catalog::default()).unwrap_err(), "there is no type Alart");
+        assert_eq!(
+            typed("list<Alart>", &Names { catalog: &Catalog::default(), own: &BTreeMap::new() }).unwrap_err(),
+            "there is no type Alart"
+        );
     }
 }

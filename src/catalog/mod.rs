@@ -6,6 +6,7 @@
 pub mod decode;
 pub mod ids;
 mod load;
+mod own;
 pub mod roots;
 pub mod types;
 pub mod zones;
@@ -40,8 +41,7 @@ impl Effect {
 }
 
 /// The kinds of connection, each serving one or more connectors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ConnectionKind {
     Mde,
     Graph,
@@ -49,11 +49,60 @@ pub enum ConnectionKind {
     Email,
     Teams,
     Http,
+    /// Azure Resource Manager, for Microsoft Sentinel: one workspace.
     Azure,
+    /// Azure Monitor's query API: another host than Resource Manager's, and tokens for another audience.
+    LogAnalytics,
+    /// A service that the user's own catalogue describes.
+    Own(OwnKind),
+}
+
+/// The name of a user's own connector, which is also the kind of its connections.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OwnKind {
+    length: u8,
+    bytes: [u8; OwnKind::LONGEST],
+}
+
+impl OwnKind {
+    pub const LONGEST: usize = 31;
+
+    /// The name where it has the form of one: a small letter, then small letters, digits and `_`.
+    pub fn new(name: &str) -> Option<Self> {
+        let starts = name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
+        let fits = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+        let mut bytes = [0; Self::LONGEST];
+        bytes.get_mut(..name.len())?.copy_from_slice(name.as_bytes());
+        let length = u8::try_from(name.len()).ok()?;
+        (starts && fits).then_some(OwnKind { length, bytes })
+    }
+
+    pub fn as_str(&self) -> &str {
+        let name = self.bytes.get(..usize::from(self.length)).unwrap_or_default();
+        std::str::from_utf8(name).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for OwnKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 impl ConnectionKind {
-    pub fn as_str(self) -> &'static str {
+    /// Those that the program brings along.
+    pub const SHIPPED: [ConnectionKind; 8] = [
+        ConnectionKind::Mde,
+        ConnectionKind::Graph,
+        ConnectionKind::CloudApps,
+        ConnectionKind::Email,
+        ConnectionKind::Teams,
+        ConnectionKind::Http,
+        ConnectionKind::Azure,
+        ConnectionKind::LogAnalytics,
+    ];
+
+    pub fn as_str(&self) -> &str {
         match self {
             ConnectionKind::Mde => "mde",
             ConnectionKind::Graph => "graph",
@@ -62,10 +111,18 @@ impl ConnectionKind {
             ConnectionKind::Teams => "teams",
             ConnectionKind::Http => "http",
             ConnectionKind::Azure => "azure",
+            ConnectionKind::LogAnalytics => "log_analytics",
+            ConnectionKind::Own(name) => name.as_str(),
         }
     }
 
-    /// The kind that serves a connector: the word before an action's dot.
+    /// The kind of this name: one that the program brings along, or else a user's own. `None` where it is no name.
+    pub fn named(name: &str) -> Option<Self> {
+        let shipped = Self::SHIPPED.into_iter().find(|kind| kind.as_str() == name);
+        shipped.or_else(|| OwnKind::new(name).map(ConnectionKind::Own))
+    }
+
+    /// The kind that serves a connector of the program: the word before an action's dot.
     pub fn serving(connector: &str) -> Option<Self> {
         Some(match connector {
             "mde" => ConnectionKind::Mde,
@@ -76,6 +133,27 @@ impl ConnectionKind {
             "http" => ConnectionKind::Http,
             "azure" => ConnectionKind::Azure,
             _ => return None,
+        })
+    }
+
+    /// Whether it leads where a flow or a user's file says, and not to a service of Microsoft's: such a connection keeps out of
+    /// the own network unless it is allowed in.
+    pub fn is_foreign(self) -> bool {
+        matches!(self, ConnectionKind::Http | ConnectionKind::Own(_))
+    }
+}
+
+impl serde::Serialize for ConnectionKind {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for ConnectionKind {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        ConnectionKind::named(&name).ok_or_else(|| {
+            serde::de::Error::custom(format!("{name:?} is no kind of connection; wanted mde, graph, http or the like"))
         })
     }
 }
@@ -210,6 +288,8 @@ pub struct TargetSpec {
 pub struct Action {
     /// `mde.isolate_machine`.
     pub name: Arc<str>,
+    /// The kind of connection that serves it.
+    pub kind: ConnectionKind,
     pub title: Arc<str>,
     pub doc: Arc<str>,
     pub effect: Effect,
@@ -304,6 +384,10 @@ pub struct Catalog {
     /// Entities by name (`Alert`, `Device`, …).
     pub entities: BTreeMap<Arc<str>, Type>,
     pub enums: BTreeMap<Arc<str>, Arc<EnumType>>,
+    /// The user's own connectors, with the file and the sentence that describe each.
+    pub own: BTreeMap<Arc<str>, (Arc<str>, Arc<str>)>,
+    /// A hash of the user's files, from who read them; empty where there are none.
+    pub own_digest: Arc<str>,
 }
 
 impl Catalog {

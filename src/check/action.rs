@@ -53,7 +53,7 @@ impl Checker<'_> {
         };
         self.scope.end_branch(mark, false);
         let compiled = entry.map(|entry| {
-            let connection = self.connection(connection.as_ref(), ConnectionKind::serving(entry.connector()), name);
+            let connection = self.connection(connection.as_ref(), Some(entry.kind), name);
             self.note_use(&entry, &connection, name);
             let output = self.output_type(&entry, with);
             let step = ActionStep {

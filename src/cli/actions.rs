@@ -3,7 +3,8 @@
 use serde_json::{Value as Json, json};
 
 use super::out::{Out, cell};
-use crate::catalog::{Action, Catalog, Type};
+use super::{Global, catalogues};
+use crate::catalog::{Action, Type};
 use crate::diag::suggestion;
 use crate::error::{Error, ExitCode};
 
@@ -21,8 +22,8 @@ pub(super) enum Command {
     },
 }
 
-pub(super) fn run(command: &Command, out: &Out) -> Result<ExitCode, Error> {
-    let catalog = Catalog::builtin()?;
+pub(super) fn run(command: &Command, global: &Global, out: &Out) -> Result<ExitCode, Error> {
+    let catalog = catalogues::open(global.config_if_any()?.as_ref())?;
     match command {
         Command::List { connector } => {
             let wanted = |action: &Action| connector.as_deref().is_none_or(|name| name == action.connector());

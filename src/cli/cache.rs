@@ -123,16 +123,17 @@ fn read(file: &Path) -> Option<Kept> {
     serde_json::from_str(body).ok()
 }
 
-/// Everything beside the files that a check depends on. The catalogue is a part of the program.
+/// Everything beside the files that a check depends on. The shipped catalogue is a part of the program.
 fn environment(site: &Site) -> String {
     // Two builds of one version may differ in what they check.
     let built = std::env::current_exe().and_then(std::fs::metadata).ok();
     let built = built.map(|meta| (meta.len(), meta.modified().ok()));
     hash(&format!(
-        "1 {} {ENGINE_REVISION} {built:?} {:?} {:?}",
+        "1 {} {ENGINE_REVISION} {built:?} {:?} {:?} {}",
         env!("CARGO_PKG_VERSION"),
         site.connections,
-        site.webhooks
+        site.webhooks,
+        site.catalogues
     ))
 }
 
@@ -195,7 +196,7 @@ mod tests {
             assert_eq!(checked(flows, store), 0);
         }
         // Other connections, another check.
-        let site = Site { connections: Some(BTreeMap::new()), webhooks: None };
+        let site = Site { connections: Some(BTreeMap::new()), ..Site::default() };
         assert!(Cache::open(store, &site).kept.files.is_empty());
     }
 }

@@ -6,8 +6,7 @@ use serde_json::json;
 
 use super::load::Site;
 use super::out::{Out, safe};
-use super::{Format, Global, load};
-use crate::catalog::Catalog;
+use super::{Format, Global, catalogues, load};
 use crate::diag::{self, Diagnostic, Severity};
 use crate::error::{Error, ExitCode};
 
@@ -19,7 +18,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, Error> {
     let config = global.config_if_any()?;
-    let catalog = Catalog::builtin()?;
+    let catalog = catalogues::open(config.as_ref())?;
     let paths = match (&*args.paths, &config) {
         ([], Some(config)) => config.flows.clone(),
         ([], None) => vec![PathBuf::from("flows")],

@@ -108,6 +108,8 @@ impl Texts {
 pub(super) struct Site {
     pub(super) connections: Option<BTreeMap<Arc<str>, ConnectionKind>>,
     pub(super) webhooks: Option<Vec<Arc<str>>>,
+    /// The hash of the user's own connectors, for what is kept between starts.
+    pub(super) catalogues: Arc<str>,
 }
 
 impl Site {
@@ -115,7 +117,12 @@ impl Site {
         Site {
             connections: Some(config.connections.values().map(|c| (Arc::clone(&c.name), c.kind)).collect()),
             webhooks: Some(config.webhooks.keys().cloned().collect()),
+            catalogues: Arc::default(),
         }
+    }
+
+    pub(super) fn with(config: &Config, catalog: &Catalog) -> Self {
+        Site { catalogues: Arc::clone(&catalog.own_digest), ..Site::of(config) }
     }
 }
 

@@ -4,6 +4,7 @@ mod actions;
 mod audit;
 mod backup;
 mod cache;
+mod catalogues;
 mod check;
 mod completions;
 mod control;
@@ -160,7 +161,7 @@ fn dispatch(args: Args, out: &Out) -> Result<ExitCode, Error> {
         Command::Runs(command) => runs::run(command, global, out),
         Command::Dlq(command) => dlq::run(command, global, out),
         Command::Why(args) => why::run(&args, global, out),
-        Command::Actions(command) => actions::run(&command, out),
+        Command::Actions(command) => actions::run(&command, global, out),
         Command::Triggers(command) => triggers::run(&command, out),
         Command::Pause(args) => pause::pause(args, global, out),
         Command::Resume(args) => pause::resume(args, global, out),

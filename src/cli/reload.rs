@@ -14,6 +14,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::cache::Cache;
+use super::catalogues;
 use super::deploy::{Activations, Stock, deploy};
 use super::load::{self, Loaded, Site};
 use super::retention::Retained;
@@ -137,6 +138,8 @@ pub(super) async fn run(mut running: Running, mut origin: Origin, stop: Cancella
 struct Read {
     config: Config,
     flows: Result<Loaded, Error>,
+    /// The user's own connectors are others now. Runs, polls and connections share one catalogue, so a restart takes them.
+    other_catalogue: bool,
 }
 
 impl Running {
@@ -163,7 +166,9 @@ impl Running {
             let store = self.config.store.clone();
             let work = move || {
                 let config = Config::read_with(&file, permissions)?;
-                let site = Site::of(&config);
+                let asked = !config.catalogues.is_empty() || !catalog.own.is_empty();
+                let other_catalogue = asked && catalogues::open(Some(&config))?.own_digest != catalog.own_digest;
+                let site = Site::with(&config, &catalog);
                 let cache = if doubted { Cache::none(&store, &site) } else { Cache::open(&store, &site) };
                 let mut flows = load::load(&config.flows, &catalog, &site, Some(&cache));
                 if let Ok(flows) = &mut flows {
@@ -173,7 +178,7 @@ impl Running {
                     }
                 }
                 let settled = flows.as_ref().map_or(true, |flows| flows.texts.settled());
-                Ok::<_, Error>((Read { config, flows }, settled))
+                Ok::<_, Error>((Read { config, flows, other_catalogue }, settled))
             };
             match tokio::task::spawn_blocking(work).await {
                 Ok(Ok((read, true))) => return Ok(read),
@@ -187,7 +192,7 @@ impl Running {
 
     /// Opens what is to be opened, writes down what changes, and changes it. The faults are all that there are.
     async fn take(&mut self, read: Read, opened: &mut Option<String>) -> Result<Changes, Vec<String>> {
-        let Read { config, flows } = read;
+        let Read { config, flows, other_catalogue } = read;
         let mut faults = unknown_triggers(&config, &self.catalog);
         let flows = match flows {
             Ok(flows) => {
@@ -217,6 +222,7 @@ impl Running {
         let (deployment, activations) =
             deploy(flows, &config, &self.catalog, stock.clone(), self.activations.clone(), times);
         let mut changes = Changes::between(&self.flows.now(), &deployment, &self.config, &config);
+        changes.restart.extend(other_catalogue.then_some("catalogues"));
         if opened.is_some() && !same && !changes.settings.contains(&"connections") {
             changes.settings.push("secrets");
         }

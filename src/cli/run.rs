@@ -11,8 +11,7 @@ use super::out::Out;
 use super::reload::{Hangup, Origin};
 use super::service::{self, Plan};
 use super::watch::{Watch, Watched};
-use super::{Global, load, log_to_stderr, since};
-use crate::catalog::Catalog;
+use super::{Global, catalogues, load, log_to_stderr, since};
 use crate::clock::Clock;
 use crate::diag;
 use crate::error::{Error, ExitCode};
@@ -39,8 +38,8 @@ async fn serve(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, Erro
     let (file, permissions) = (global.config_file().to_path_buf(), global.permissions());
     // Before the files are read, so that no change in between is missed.
     let watch = Watch::new(Watched::of(&file, &[&config]));
-    let catalog = Arc::new(Catalog::builtin()?);
-    let site = Site::of(&config);
+    let catalog = Arc::new(catalogues::open(Some(&config))?);
+    let site = Site::with(&config, &catalog);
     let cache = Cache::open(&config.store, &site);
     let mut loaded = load::load(&config.flows, &catalog, &site, Some(&cache))?;
     if loaded.errors() > 0 {

@@ -7,8 +7,7 @@ use serde_json::{Value as Json, json};
 
 use super::deploy::Pinned;
 use super::out::{Out, cell, safe};
-use super::{Global, control, since};
-use crate::catalog::Catalog;
+use super::{Global, catalogues, control, since};
 use crate::console::timeline::{self, Entry};
 use crate::error::{Error, ExitCode};
 use crate::id::RunId;
@@ -146,7 +145,8 @@ pub(super) fn steps(
     global: &Global,
 ) -> Result<Result<Vec<Entry>, String>, Error> {
     let turns = store.turns(row.no).map_err(failed)?;
-    let pinned = Pinned::beside(store, Catalog::builtin()?, &global.config()?);
+    let config = global.config()?;
+    let pinned = Pinned::beside(store, catalogues::open(Some(&config))?, &config);
     Ok(pinned.flow(&row.flow, &row.version).and_then(|flow| timeline::read(row, flow, &turns)))
 }
 

@@ -28,6 +28,8 @@ pub struct Endpoints {
     /// Base URL and resource; `None` where no public API is documented.
     pub mde: Option<(&'static str, &'static str)>,
     pub azure: &'static str,
+    /// The resource of Azure Monitor's query API.
+    pub logs: &'static str,
     /// The resource of mail over SMTP.
     pub outlook: &'static str,
     /// What a vault's name is followed by, and the resource.
@@ -42,6 +44,7 @@ const CLOUD_APPS: &str = "05a65629-4c1b-48c1-a78b-804c4abdd4af";
 /// learn.microsoft.com/defender-endpoint/gov#api (Defender for Endpoint of GCC, GCC High and DoD; each host is its own
 /// resource there); learn.microsoft.com/azure/azure-government/compare-azure-government-global-azure and
 /// learn.microsoft.com/azure/china/resources-developer-guide (Resource Manager, vaults);
+/// learn.microsoft.com/azure/azure-monitor/logs/api/access-api and docs.azure.cn/azure-monitor/logs/api/request-format (queries);
 /// learn.microsoft.com/powershell/module/exchange/connect-exchangeonline (mail).
 pub const CLOUDS: [Endpoints; 5] = [
     Endpoints {
@@ -51,6 +54,7 @@ pub const CLOUDS: [Endpoints; 5] = [
         graph: "https://graph.microsoft.com",
         mde: Some(("https://api.security.microsoft.com", "https://api.securitycenter.microsoft.com")),
         azure: "https://management.azure.com",
+        logs: "https://api.loganalytics.io",
         outlook: "https://outlook.office365.com",
         vault: ("vault.azure.net", "https://vault.azure.net"),
     },
@@ -61,6 +65,7 @@ pub const CLOUDS: [Endpoints; 5] = [
         graph: "https://graph.microsoft.com",
         mde: Some(("https://api-gcc.securitycenter.microsoft.us", "https://api-gcc.securitycenter.microsoft.us")),
         azure: "https://management.azure.com",
+        logs: "https://api.loganalytics.io",
         outlook: "https://outlook.office365.com",
         vault: ("vault.azure.net", "https://vault.azure.net"),
     },
@@ -71,6 +76,7 @@ pub const CLOUDS: [Endpoints; 5] = [
         graph: "https://graph.microsoft.us",
         mde: Some(("https://api-gov.securitycenter.microsoft.us", "https://api-gov.securitycenter.microsoft.us")),
         azure: "https://management.usgovcloudapi.net",
+        logs: "https://api.loganalytics.us",
         outlook: "https://outlook.office365.us",
         vault: ("vault.usgovcloudapi.net", "https://vault.usgovcloudapi.net"),
     },
@@ -81,6 +87,7 @@ pub const CLOUDS: [Endpoints; 5] = [
         graph: "https://dod-graph.microsoft.us",
         mde: Some(("https://api-gov.securitycenter.microsoft.us", "https://api-gov.securitycenter.microsoft.us")),
         azure: "https://management.usgovcloudapi.net",
+        logs: "https://api.loganalytics.us",
         outlook: "https://webmail.apps.mil",
         vault: ("vault.usgovcloudapi.net", "https://vault.usgovcloudapi.net"),
     },
@@ -91,6 +98,7 @@ pub const CLOUDS: [Endpoints; 5] = [
         graph: "https://microsoftgraph.chinacloudapi.cn",
         mde: None,
         azure: "https://management.chinacloudapi.cn",
+        logs: "https://api.loganalytics.azure.cn",
         outlook: "https://partner.outlook.cn",
         vault: ("vault.azure.cn", "https://vault.azure.cn"),
     },
@@ -142,7 +150,8 @@ impl Cloud {
             ConnectionKind::CloudApps => CLOUD_APPS,
             ConnectionKind::Azure => row.azure,
             ConnectionKind::Email => row.outlook,
-            ConnectionKind::Teams | ConnectionKind::Http => return None,
+            ConnectionKind::LogAnalytics => row.logs,
+            ConnectionKind::Teams | ConnectionKind::Http | ConnectionKind::Own(_) => return None,
         };
         Some(format!("{resource}/.default"))
     }

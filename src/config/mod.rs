@@ -29,6 +29,8 @@ pub struct Config {
     pub store: PathBuf,
     /// Files or folders with flow files.
     pub flows: Vec<PathBuf>,
+    /// Files or folders with the user's own connectors.
+    pub catalogues: Vec<PathBuf>,
     /// The installation's mode; `shadow` unless the file says `live`.
     pub mode: Mode,
     pub flow_modes: BTreeMap<String, Mode>,

@@ -16,6 +16,8 @@ use crate::flow::model::Mode;
 pub(super) struct File {
     pub(super) store: Option<Store>,
     pub(super) flows: Option<Vec<PathBuf>>,
+    #[serde(default)]
+    pub(super) catalogues: Vec<PathBuf>,
     pub(super) mode: Option<Mode>,
     #[serde(default)]
     pub(super) flow_modes: BTreeMap<String, Mode>,
@@ -37,7 +39,6 @@ pub(super) struct File {
     pub(super) notify: Option<IgnoredAny>,
     pub(super) telemetry: Option<IgnoredAny>,
     pub(super) suppressions: Option<IgnoredAny>,
-    pub(super) catalogues: Option<IgnoredAny>,
     pub(super) proxy: Option<IgnoredAny>,
     pub(super) sign_in: Option<IgnoredAny>,
     pub(super) trusted_proxies: Option<IgnoredAny>,

@@ -167,8 +167,9 @@ impl Checker<'_> {
         let watch = raw.server.as_ref().and_then(|server| server.watch) != Some(raw::OnOff::Off);
         let (listen, public_url) = self.server(raw.server)?;
         let public = public_url.as_deref().is_some_and(beyond_this_machine);
+        let own = !raw.catalogues.is_empty();
         let connections = raw.connections.into_iter().map(|(name, connection)| {
-            let connection = self.connection(&name, connection)?;
+            let connection = self.connection(&name, connection, own)?;
             Ok((Arc::clone(&connection.name), connection))
         });
         let connections = connections.collect::<Result<_, Error>>()?;
@@ -182,6 +183,7 @@ impl Checker<'_> {
         Ok(Config {
             store: self.path(&store),
             flows: flows.iter().map(|path| self.path(path)).collect(),
+            catalogues: raw.catalogues.iter().map(|path| self.path(path)).collect(),
             mode: raw.mode.unwrap_or(Mode::Shadow),
             flow_modes: raw.flow_modes,
             listen,
@@ -210,7 +212,6 @@ impl Checker<'_> {
             ("notify", raw.notify.is_some()),
             ("telemetry", raw.telemetry.is_some()),
             ("suppressions", raw.suppressions.is_some()),
-            ("catalogues", raw.catalogues.is_some()),
             ("proxy", raw.proxy.is_some()),
             ("sign_in", raw.sign_in.is_some()),
             ("trusted_proxies", raw.trusted_proxies.is_some()),
@@ -264,22 +265,28 @@ impl Checker<'_> {
         Ok(text.trim_end_matches('/').to_owned())
     }
 
-    fn connection(&self, name: &str, raw: raw::Connection) -> Result<Connection, Error> {
+    fn connection(&self, name: &str, raw: raw::Connection, own: bool) -> Result<Connection, Error> {
         let place = format!("connections.{name}");
         if !fine_name(name) {
             return Err(self.fault(&place, "a connection's name is letters, digits, `-` and `_`, at most 64"));
         }
         let kind = raw.kind;
-        if kind == ConnectionKind::Azure {
-            return Err(self.fault(&place, "connections of kind azure are not in this version of watchfloor"));
+        if matches!(kind, ConnectionKind::Own(_)) && !own {
+            let known = ConnectionKind::SHIPPED.iter().map(ConnectionKind::as_str);
+            let help = suggestion(kind.as_str(), known).unwrap_or_else(|| {
+                "a connector of your own is described in a file of a folder under `catalogues:`".to_owned()
+            });
+            return Err(self.fault(&format!("{place}.kind"), format!("there is no kind {}", kind.as_str())).help(help));
         }
         self.only(&place, kind, "server", raw.server.is_some(), ConnectionKind::Email)?;
         self.only(&place, kind, "tls", raw.tls.is_some(), ConnectionKind::Email)?;
         self.only(&place, kind, "from", raw.from.is_some(), ConnectionKind::Email)?;
         self.only(&place, kind, "webhook_url", raw.webhook_url.is_some(), ConnectionKind::Teams)?;
         self.only(&place, kind, "read", raw.read.is_some(), ConnectionKind::Http)?;
-        self.only(&place, kind, "headers", raw.headers.is_some(), ConnectionKind::Http)?;
-        self.only(&place, kind, "allow_private", raw.allow_private.is_some(), ConnectionKind::Http)?;
+        if !kind.is_foreign() {
+            self.only(&place, kind, "headers", raw.headers.is_some(), ConnectionKind::Http)?;
+            self.only(&place, kind, "allow_private", raw.allow_private.is_some(), ConnectionKind::Http)?;
+        }
         let email = match kind {
             ConnectionKind::Email => Some(self.email(&place, &raw)?),
             _ => None,
@@ -362,6 +369,12 @@ impl Checker<'_> {
             (ConnectionKind::CloudApps, None) => Err(self
                 .fault(&place, "is missing")
                 .help("the API URL of your tenant, such as `https://contoso.us2.portal.cloudappsecurity.com`")),
+            (ConnectionKind::Azure, None) => Err(self.fault(&place, "is missing").help(
+                "Resource Manager's address of the workspace: https://management.azure.com/subscriptions/…/resourceGroups/…/providers/Microsoft.OperationalInsights/workspaces/…",
+            )),
+            (ConnectionKind::LogAnalytics, None) => Err(self
+                .fault(&place, "is missing")
+                .help("the query API of the workspace: https://api.loganalytics.azure.com/v1/workspaces/…")),
             (_, None) => Err(self.fault(&place, "is missing")),
         }
     }
@@ -408,7 +421,11 @@ impl Checker<'_> {
         let place = format!("{place}.credential");
         let Some(raw) = raw else {
             return match kind {
-                ConnectionKind::Mde | ConnectionKind::Graph | ConnectionKind::CloudApps => {
+                ConnectionKind::Mde
+                | ConnectionKind::Graph
+                | ConnectionKind::CloudApps
+                | ConnectionKind::Azure
+                | ConnectionKind::LogAnalytics => {
                     Err(self.fault(&place, "is missing").help("`entra: { tenant_id, client_id, client_secret }`"))
                 }
                 _ => Ok(Credential::None),
@@ -436,16 +453,11 @@ impl Checker<'_> {
         };
         let fits = match &credential {
             Credential::None => true,
-            Credential::Entra(_) => {
-                matches!(
-                    kind,
-                    ConnectionKind::Mde | ConnectionKind::Graph | ConnectionKind::CloudApps | ConnectionKind::Http
-                )
-            }
+            Credential::Entra(_) => !matches!(kind, ConnectionKind::Email | ConnectionKind::Teams),
             Credential::Mailbox { .. } => true,
             Credential::ApiToken(_) => kind == ConnectionKind::CloudApps,
-            Credential::Password { .. } => matches!(kind, ConnectionKind::Email | ConnectionKind::Http),
-            Credential::Bearer(_) => kind == ConnectionKind::Http,
+            Credential::Password { .. } => kind == ConnectionKind::Email || kind.is_foreign(),
+            Credential::Bearer(_) => kind.is_foreign(),
         };
         if !fits {
             return wrong(&format!("this kind of credential does not fit a connection of kind {}", kind.as_str()));

@@ -20,7 +20,6 @@ use tokio::time::Instant;
 
 use super::aadsts::{self, Kind};
 use super::{answer, wire};
-use crate::catalog::ConnectionKind;
 use crate::clock::Clock;
 use crate::config::{Connection, Credential, Entra, Secret};
 use crate::engine::Outcome;
@@ -75,7 +74,7 @@ impl Auth {
             Ok::<Auth, Error>(Auth::Fixed(value))
         };
         match &connection.credential {
-            Credential::Password { username, password } if connection.kind == ConnectionKind::Http => {
+            Credential::Password { username, password } if connection.kind.is_foreign() => {
                 if username.contains(':') {
                     return Err(Error::config(format!("connection {name}: its username holds a colon")));
                 }

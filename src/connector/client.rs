@@ -17,7 +17,7 @@ use super::leave::Leave;
 use super::native::{Answer, Attempt, Got};
 use super::wire::{self, Stage};
 use super::{answer, entity, pages, redact, request};
-use crate::catalog::{Action, Catalog, ConnectionKind, Effect, Paging, Type};
+use crate::catalog::{Action, Catalog, Effect, Paging, Type};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::engine::{Call, Outcome, Purpose};
@@ -278,18 +278,12 @@ impl Inner {
         let Some(conn) = self.connections.get(name) else {
             return Err(refuse("no_connection", format!("there is no connection {name} in the configuration")));
         };
-        match ConnectionKind::serving(action.connector()) {
-            Some(kind) if kind != conn.kind => Err(refuse(
-                "bad_connection",
-                format!(
-                    "{} needs a connection of kind {}, {name} is of kind {}",
-                    action.name,
-                    kind.as_str(),
-                    conn.kind.as_str()
-                ),
-            )),
-            _ => Ok(Arc::clone(conn)),
+        if action.kind != conn.kind {
+            let (wanted, kind) = (action.kind.as_str(), conn.kind.as_str());
+            let message = format!("{} needs a connection of kind {wanted}, {name} is of kind {kind}", action.name);
+            return Err(refuse("bad_connection", message));
         }
+        Ok(Arc::clone(conn))
     }
 
     /// Joins an identical read in flight, or takes an answer that is still good, or sends.

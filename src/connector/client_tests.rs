@@ -121,6 +121,7 @@ pub(super) fn open_at(connection: Connection, clock: Clock) -> Result<Client, cr
     let config = Config {
         store: "/nowhere".into(),
         flows: Vec::new(),
+        catalogues: Vec::new(),
         mode: Mode::Live,
         flow_modes: BTreeMap::new(),
         listen: "127.0.0.1:0".parse().unwrap(),

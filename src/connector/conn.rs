@@ -89,15 +89,13 @@ impl Conn {
         };
         let http = match &base {
             // Flows choose what is asked of an `http` connection, so neither names nor addresses lead into the own network.
-            Some(url) if connection.kind == ConnectionKind::Http && !connection.allow_private && is_private(url) => {
+            Some(url) if connection.kind.is_foreign() && !connection.allow_private && is_private(url) => {
                 return Err(Error::config(format!(
                     "connection {name}: the base_url is an address of the host itself or of a private network"
                 ))
                 .help("add allow_private: true if that is meant"));
             }
-            Some(url)
-                if connection.kind == ConnectionKind::Http && !connection.allow_private && url.domain().is_some() =>
-            {
+            Some(url) if connection.kind.is_foreign() && !connection.allow_private && url.domain().is_some() => {
                 let mut builder = wire::builder().dns_resolver(address::Public);
                 if let Some(file) = &connection.ca_file {
                     builder = wire::with_roots(builder, file, name)?;

@@ -47,7 +47,8 @@ fn documented(kind: ConnectionKind, class: &str) -> &'static [Limit] {
         (ConnectionKind::Graph, _) => &[Limit { max: 3000, seconds: 60 }],
         (ConnectionKind::CloudApps, _) => &[Limit { max: 30, seconds: 60 }],
         (ConnectionKind::Teams, _) => &[Limit { max: 60, seconds: 30 }],
-        (ConnectionKind::Email | ConnectionKind::Http | ConnectionKind::Azure, _) => &[],
+        (ConnectionKind::LogAnalytics, _) => &[Limit { max: 200, seconds: 30 }],
+        (ConnectionKind::Email | ConnectionKind::Http | ConnectionKind::Azure | ConnectionKind::Own(_), _) => &[],
     }
 }
 

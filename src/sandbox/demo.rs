@@ -93,6 +93,7 @@ fn configuration(store: PathBuf, flows: PathBuf, connections: impl IntoIterator<
     Config {
         store,
         flows: vec![flows],
+        catalogues: Vec::new(),
         mode: Mode::Live,
         flow_modes: BTreeMap::new(),
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),

@@ -16,7 +16,7 @@ pub(super) fn answer(catalog: &Catalog, call: &Call, service: Service, rest: &[&
         Service::CloudApps => ConnectionKind::CloudApps,
     };
     let fitting = catalog.actions.values().filter(|action| {
-        ConnectionKind::serving(action.connector()) == Some(kind)
+        action.kind == kind
             && action.method.as_deref() == Some(call.method.as_str())
             && action.path.as_deref().is_some_and(|path| fits(path, rest))
     });

@@ -23,6 +23,7 @@ mod invariants;
 mod journals;
 mod letters;
 mod matrix;
+mod own;
 mod polling;
 mod reload;
 mod safety;

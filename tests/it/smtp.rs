@@ -159,6 +159,7 @@ fn config(folder: &Path, port: u16, password: &str, trusted: bool) -> Config {
     };
     Config {
         store: folder.join("data"),
+        catalogues: vec![],
         flows: Vec::new(),
         mode: Mode::Live,
         flow_modes: BTreeMap::new(),
