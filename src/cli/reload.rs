@@ -23,6 +23,7 @@ use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::config::{Config, Permissions};
 use crate::connector::client::Client;
+use crate::connector::vault;
 use crate::console::PublicHost;
 use crate::diag::{Diagnostic, Severity};
 use crate::error::Error;
@@ -205,6 +206,10 @@ impl Running {
                 None
             }
         };
+        if let Err(unread) = vault::read(&config, &self.clock).await {
+            faults.extend(unread.iter().map(one_line));
+            return Err(faults);
+        }
         let secrets = fingerprint(&config);
         let same = secrets.as_ref().is_ok_and(|now| opened.as_ref() == Some(now));
         let client = if same { Ok(self.client.clone()) } else { self.client.reopen(&config) };
@@ -386,6 +391,7 @@ impl Changes {
                 ("server.watch", format!("{:?}", config.watch)),
                 ("connections", format!("{:?}", config.connections)),
                 ("webhooks", format!("{:?}", config.webhooks)),
+                ("key_vaults", format!("{:?}", config.key_vaults)),
                 ("limits", format!("{:?}", config.limits)),
                 ("protected", format!("{:?}", config.protected)),
                 ("retention", format!("{:?}", config.retention)),

@@ -21,6 +21,7 @@ use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::connector::client::Client;
+use crate::connector::vault;
 use crate::console::{self, PublicHost};
 use crate::error::Error;
 use crate::flow::model::Mode;
@@ -83,7 +84,7 @@ pub(super) async fn start(plan: Plan) -> Result<Service, Error> {
     tracing::info!(%address, "listening; starting");
     let front = Front::open(listener, host.clone())?;
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.store).map_err(runs::failed)?);
-    let (client, opened) = open(&config, &catalog, &clock)?;
+    let (client, opened) = open(&config, &catalog, &clock).await?;
     let keys = Keys::open(&config.webhooks).map_err(|mut faults| faults.swap_remove(0))?;
     let now = clock.now();
     let horizon = limits::horizon(&config.limits, flows.flows.iter().flat_map(|(card, _)| &card.limits));
@@ -145,7 +146,8 @@ pub(super) async fn start(plan: Plan) -> Result<Service, Error> {
 
 /// The connections, and what they were made of: read before, so that a secret which changes in between is opened again by
 /// the next reload.
-fn open(config: &Config, catalog: &Arc<Catalog>, clock: &Clock) -> Result<(Client, Option<String>), Error> {
+async fn open(config: &Config, catalog: &Arc<Catalog>, clock: &Clock) -> Result<(Client, Option<String>), Error> {
+    vault::read(config, clock).await.map_err(|mut faults| faults.swap_remove(0))?;
     let opened = reload::fingerprint(config).ok();
     Ok((Client::open(config, Arc::clone(catalog), clock.clone())?, opened))
 }

@@ -8,6 +8,7 @@ mod raw;
 mod read;
 mod scalar;
 pub mod secret;
+pub mod vault;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -41,6 +42,8 @@ pub struct Config {
     pub watch: bool,
     pub connections: BTreeMap<Arc<str>, Connection>,
     pub webhooks: BTreeMap<Arc<str>, WebhookAuth>,
+    /// Where secrets may be.
+    pub key_vaults: BTreeMap<Arc<str>, vault::KeyVault>,
     pub limits: Limits,
     pub protected: Protected,
     pub retention: Retention,
@@ -259,7 +262,7 @@ impl Config {
             let mut add = |key: &str, secret| found.push((format!("connections.{name}.{key}"), secret));
             match &connection.credential {
                 Credential::None => {}
-                Credential::Entra(entra) | Credential::Mailbox { entra, .. } => entra.secrets(&mut add),
+                Credential::Entra(entra) | Credential::Mailbox { entra, .. } => entra.secrets("credential.", &mut add),
                 Credential::ApiToken(secret) => add("credential.api_token", secret),
                 Credential::Password { password, .. } => add("credential.password", password),
                 Credential::Bearer(secret) => add("credential.bearer", secret),
@@ -274,6 +277,9 @@ impl Config {
                 WebhookAuth::None => {}
             }
         }
+        for (name, vault) in &self.key_vaults {
+            vault.entra.secrets("", &mut |key, secret| found.push((format!("key_vaults.{name}.{key}"), secret)));
+        }
         found
     }
 }
@@ -281,12 +287,13 @@ impl Config {
 impl Entra {
     /// The secrets that prove it, each with its key. A federated token is none of ours: it is short-lived, and whoever
     /// writes it sets who can read it.
-    fn secrets<'a>(&'a self, add: &mut dyn FnMut(&str, &'a SecretRef)) {
+    fn secrets<'a>(&'a self, place: &str, add: &mut dyn FnMut(&str, &'a SecretRef)) {
+        let mut add = |key: &str, secret| add(&format!("{place}entra.{key}"), secret);
         match &self.proof {
-            Proof::Secret(secret) => add("credential.entra.client_secret", secret),
+            Proof::Secret(secret) => add("client_secret", secret),
             Proof::Certificate { certificate, key } => {
-                add("credential.entra.certificate", certificate);
-                key.iter().for_each(|key| add("credential.entra.certificate_key", key));
+                add("certificate", certificate);
+                key.iter().for_each(|key| add("certificate_key", key));
             }
             Proof::ManagedIdentity { .. } | Proof::Federated { .. } => {}
         }

@@ -26,6 +26,8 @@ pub(super) struct File {
     pub(super) connections: BTreeMap<String, Connection>,
     #[serde(default)]
     pub(super) webhooks: BTreeMap<String, Webhook>,
+    #[serde(default)]
+    pub(super) key_vaults: BTreeMap<String, KeyVault>,
     pub(super) limits: Option<Limits>,
     pub(super) protected: Option<Protected>,
     pub(super) retention: Option<Retention>,
@@ -110,6 +112,14 @@ pub(super) struct Entra {
     pub(super) token_file: Option<PathBuf>,
     pub(super) authority: Option<String>,
     pub(super) scope: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeyVault {
+    pub(super) vault: String,
+    pub(super) cloud: Option<Cloud>,
+    pub(super) entra: Entra,
 }
 
 #[derive(Debug)]

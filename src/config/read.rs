@@ -66,7 +66,10 @@ pub(super) fn text(text: &str, name: &str, folder: &Path) -> Result<Config, Erro
     };
     let text = if text.trim().is_empty() { "{}" } else { text };
     let raw: raw::File = serde_yaml::from_str_with_options(text, options).map_err(|error| located(name, &error))?;
-    Checker { name, folder }.config(raw)
+    let checker = Checker { name, folder };
+    let config = checker.config(raw)?;
+    checker.vaults_exist(&config)?;
+    Ok(config)
 }
 
 /// The parser's error as one line with its place, and the key that was meant.
@@ -191,6 +194,7 @@ impl Checker<'_> {
             watch,
             connections,
             webhooks: self.webhooks(raw.webhooks, public)?,
+            key_vaults: self.key_vaults(raw.key_vaults)?,
             limits: self.limits(raw.limits)?,
             protected: self.protected(raw.protected)?,
             retention: retention(raw.retention),

@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use super::SecretRef;
+use super::vault::Vaulted;
 
 /// `30s`, `10m`, `4h`, `7d`, `2w`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +91,7 @@ impl<'de, T: de::Deserialize<'de>> de::Deserialize<'de> for OrOff<Vec<T>> {
     }
 }
 
-const HOW: &str = "refer to the secret instead: `{ env: NAME }`, `{ file: PATH }` or `{ credential: NAME }` (systemd)";
+const HOW: &str = "refer to the secret instead: `{ env: NAME }`, `{ file: PATH }`, `{ credential: NAME }` (systemd) or `{ key_vault: VAULT/NAME }`";
 
 impl<'de> de::Deserialize<'de> for Reference {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -120,7 +122,16 @@ impl<'de> de::Deserialize<'de> for Reference {
                     "env" => SecretRef::Env(named(map.next_value()?, "environment variable")?),
                     "file" => SecretRef::File(PathBuf::from(map.next_value::<String>()?)),
                     "credential" => SecretRef::Credential(named(map.next_value()?, "credential")?),
-                    "keyring" | "key_vault" => {
+                    "key_vault" => {
+                        let text: String = map.next_value()?;
+                        let wrong = || {
+                            de::Error::custom(
+                                "`key_vault` wants VAULT/NAME or VAULT/NAME/VERSION, VAULT as under `key_vaults`",
+                            )
+                        };
+                        SecretRef::Vault(Arc::new(Vaulted::parse(&text).ok_or_else(wrong)?))
+                    }
+                    "keyring" => {
                         return Err(de::Error::custom(format!("`{kind}` is not in this version of watchfloor; {HOW}")));
                     }
                     other => {

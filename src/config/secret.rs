@@ -1,8 +1,11 @@
 //! Secrets: a type that can't be printed, serialised or templated.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use secrecy::{ExposeSecret, SecretString};
+
+use super::vault::Vaulted;
 
 /// Where a secret is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +14,8 @@ pub enum SecretRef {
     File(PathBuf),
     /// A systemd credential: a file below `$CREDENTIALS_DIRECTORY`.
     Credential(String),
+    /// Azure Key Vault.
+    Vault(Arc<Vaulted>),
 }
 
 /// A resolved secret. `Debug` prints `Secret(…)`; there is no `Display` and no `Serialize`.
@@ -35,7 +40,7 @@ impl std::fmt::Debug for Secret {
 }
 
 impl SecretRef {
-    /// Reads it now. A file's last line break is not part of the secret.
+    /// Reads it now; of a vault, what was read when the service opened. A file's last line break is not part of the secret.
     pub fn resolve(&self) -> Result<Secret, String> {
         let (what, text) = match self {
             SecretRef::Env(name) => {
@@ -47,6 +52,10 @@ impl SecretRef {
                 let folder = std::env::var_os("CREDENTIALS_DIRECTORY")
                     .ok_or_else(|| format!("no systemd credential {name}: CREDENTIALS_DIRECTORY is not set"))?;
                 (format!("the credential {name}"), read(&PathBuf::from(folder).join(name))?)
+            }
+            SecretRef::Vault(vaulted) => {
+                let read = vaulted.secret().cloned();
+                return read.ok_or_else(|| format!("the secret {vaulted} was not read from its key vault"));
             }
         };
         let text = text.trim_end_matches(['\n', '\r']);

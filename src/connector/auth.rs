@@ -93,9 +93,21 @@ impl Auth {
                     Error::config(format!("connection {name}: its entra credential needs a scope"))
                         .help("name the resource it is for, such as scope: api://my-service/.default")
                 })?;
-                Ok(Auth::Entra(Arc::new(Tokens::open(name, entra, scope, http, clock, secret)?)))
+                Auth::entra(name, entra, scope, http, clock, secret)
             }
         }
+    }
+
+    /// An application or identity of Entra; `name` is what messages call whom it is for.
+    pub(super) fn entra(
+        name: &Arc<str>,
+        entra: &Entra,
+        scope: String,
+        http: &reqwest::Client,
+        clock: &Clock,
+        secret: &mut dyn FnMut(&str),
+    ) -> Result<Self, Error> {
+        Ok(Auth::Entra(Arc::new(Tokens::open(name, entra, scope, http, clock, secret)?)))
     }
 
     pub(super) async fn ticket(&self) -> Result<Ticket, Outcome> {

@@ -19,7 +19,7 @@ use super::wire::{self, Stage};
 use super::{answer, entity, pages, redact, request};
 use crate::catalog::{Action, Catalog, Effect, Paging, Type};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, SecretRef};
 use crate::engine::{Call, Outcome, Purpose};
 use crate::error::Error;
 use crate::guard::breaker::Heard;
@@ -80,6 +80,8 @@ struct Inner {
     clock: Clock,
     holds: Arc<Holds>,
     connections: BTreeMap<Arc<str>, Arc<Conn>>,
+    /// Secrets from a vault that end.
+    vaulted: Vec<Expiry>,
     shared: Mutex<HashMap<String, Pending>>,
     kept: Mutex<HashMap<String, (Instant, Arc<Done>)>>,
 }
@@ -126,7 +128,9 @@ impl Client {
 
     /// What of the credentials ends at a time that is known, the next first.
     pub fn expiries(&self) -> Vec<Expiry> {
-        let mut all: Vec<Expiry> = self.now().connections.values().flat_map(|conn| conn.expiries()).collect();
+        let now = self.now();
+        let mut all: Vec<Expiry> = now.connections.values().flat_map(|conn| conn.expiries()).collect();
+        all.extend(now.vaulted.iter().cloned());
         all.sort_by_key(|expiry| expiry.at);
         all
     }
@@ -227,6 +231,16 @@ impl Client {
     }
 }
 
+fn vaulted(config: &Config) -> Vec<Expiry> {
+    let each = config.secrets().into_iter().filter_map(|(place, secret)| match secret {
+        SecretRef::Vault(vaulted) => {
+            Some(Expiry { what: format!("the secret {vaulted} ({place})"), at: vaulted.expires()? })
+        }
+        _ => None,
+    });
+    each.collect()
+}
+
 impl Inner {
     fn open(config: &Config, catalog: Arc<Catalog>, clock: Clock, before: Option<&Inner>) -> Result<Inner, Vec<Error>> {
         let plain = conn::plain(config).map_err(|error| vec![error])?;
@@ -246,7 +260,7 @@ impl Inner {
         }
         let (shared, kept) = (Mutex::default(), Mutex::default());
         let holds = before.map(|before| Arc::clone(&before.holds)).unwrap_or_default();
-        Ok(Inner { catalog, clock, holds, connections, shared, kept })
+        Ok(Inner { catalog, clock, holds, connections, vaulted: vaulted(config), shared, kept })
     }
 
     async fn attempt(self: &Arc<Self>, call: &Call, leave: Leave, tag: String) -> Arc<Done> {

@@ -129,6 +129,7 @@ pub(super) fn open_at(connection: Connection, clock: Clock) -> Result<Client, cr
         public_url: None,
         connections: BTreeMap::from([("c".into(), connection)]),
         webhooks: BTreeMap::new(),
+        key_vaults: BTreeMap::new(),
         limits: Limits::default(),
         protected: Protected { devices: Vec::new(), users: Vec::new(), on_match: OnMatch::Ask },
         retention: Retention::default(),

@@ -341,8 +341,12 @@ pub(super) fn plain(config: &Config) -> Result<reqwest::Client, Error> {
         let web = connection.kind != ConnectionKind::Email && !connection.base_url.as_deref().is_some_and(local);
         entra || (web && !mail)
     });
-    let builder = if tls { wire::builder() } else { wire::builder().tls_certs_only([]) };
-    build(builder, "all")
+    client(tls, "all")
+}
+
+/// A client that knows the system's roots of trust, or none.
+pub(super) fn client(tls: bool, name: &str) -> Result<reqwest::Client, Error> {
+    build(if tls { wire::builder() } else { wire::builder().tls_certs_only([]) }, name)
 }
 
 fn build(builder: reqwest::ClientBuilder, name: &str) -> Result<reqwest::Client, Error> {

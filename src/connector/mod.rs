@@ -24,6 +24,7 @@ mod read_tests;
 mod redact;
 pub mod request;
 pub mod teams;
+pub mod vault;
 mod web;
 mod wire;
 

@@ -118,7 +118,10 @@ pub(super) fn mint(world: &World, state: &mut State, resource: &str, client: &st
     let encode = |text: String| URL_SAFE_NO_PAD.encode(text);
     let header = encode(json!({"typ": "JWT", "alg": "RS256"}).to_string());
     let access = format!("{header}.{}.{}", encode(claims.to_string()), draw.hex(64));
-    state.tokens.insert(access.clone(), Token { audience: resource.to_owned(), expires, roles: some });
+    state.tokens.insert(
+        access.clone(),
+        Token { audience: resource.to_owned(), expires, roles: some, reads_vaults: client != CLIENT_WITHOUT_ROLES },
+    );
     access
 }
 

@@ -101,6 +101,7 @@ fn configuration(store: PathBuf, flows: PathBuf, connections: impl IntoIterator<
         public_url: None,
         connections,
         webhooks: BTreeMap::new(),
+        key_vaults: BTreeMap::new(),
         limits: Limits { windows: BTreeMap::new(), on_limit: OnLimit::Ask },
         protected: Protected { devices: Vec::new(), users: Vec::new(), on_match: OnMatch::Ask },
         retention: Retention::default(),

@@ -28,6 +28,7 @@ mod smtp;
 mod state;
 mod teams;
 mod token;
+mod vault;
 mod world;
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -7,7 +7,7 @@ use super::call::{Answer, Call};
 use super::faults::{Faults, Limit};
 use super::ledger::DEMO_FLOWS;
 use super::state::{Hunt, State, World};
-use super::{cloud, generic, graph, mde, teams, token};
+use super::{cloud, generic, graph, mde, teams, token, vault};
 
 /// Answers one request of a client.
 pub(super) fn answer(world: &World, call: &Call) -> Answer {
@@ -21,6 +21,7 @@ pub(super) fn answer(world: &World, call: &Call) -> Answer {
         }
         ["metadata", "identity", "oauth2", "token"] => return auth::managed_identity(world, state, call),
         ["msi", "token"] => return auth::app_service_identity(world, state, call),
+        ["secrets", rest @ ..] if call.method == "GET" => return vault::answer(world, state, call, rest),
         ["workflows", ..] => return teams::answer(world, state, call),
         _ => {}
     }
@@ -99,7 +100,7 @@ fn throttle(world: &World, state: &mut State, call: &Call, service: Service, pat
     Some(Answer { retry_after: limit.says_when.then_some(seconds), ..answer })
 }
 
-/// `GET /_sandbox/ledger[?flows=a,b]`, `POST /_sandbox/faults|feed|hunting|certificate|federated|roles`. No credentials: it listens on loopback.
+/// `GET /_sandbox/ledger[?flows=a,b]`, `POST /_sandbox/faults|feed|hunting|certificate|federated|roles|secret`. No credentials: it listens on loopback.
 pub(super) fn control(world: &World, call: &Call) -> Answer {
     let refuse = |message: String| Answer::error(400, "BadRequest", message);
     let done = |done: Result<(), String>| done.map_or_else(refuse, |()| Answer::empty(204));
@@ -129,6 +130,7 @@ pub(super) fn control(world: &World, call: &Call) -> Answer {
             Err(message) => refuse(message),
         },
         ("POST", ["certificate"]) => done(world.state().trust.certificate(&String::from_utf8_lossy(&call.body))),
+        ("POST", ["secret"]) => done(vault::set(world, &call.body)),
         ("POST", ["federated"]) => done(world.state().trust.federate(&call.body)),
         ("POST", ["roles"]) => done(match serde_json::from_slice(&call.body) {
             Ok(roles) => {

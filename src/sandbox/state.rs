@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 use super::Settings;
 use super::assertion::Trust;
 use super::faults::{Faults, Throttle};
+use super::vault::Secrets;
 use super::world::Plan;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
@@ -52,6 +53,7 @@ pub(super) struct State {
     /// What the app registration trusts, and the permissions that it was granted where somebody set them.
     pub(super) trust: Trust,
     pub(super) roles: Option<BTreeSet<String>>,
+    pub(super) secrets: Secrets,
     /// How often an application in a refused state was refused, by number.
     pub(super) refused: BTreeMap<u64, u32>,
     pub(super) throttle: Throttle,
@@ -106,6 +108,8 @@ pub(super) struct Token {
     pub(super) audience: String,
     pub(super) expires: Timestamp,
     pub(super) roles: bool,
+    /// A vault asks its own roles, not those in the token.
+    pub(super) reads_vaults: bool,
 }
 
 /// A hunting answer for every query that contains all of `words`.

@@ -35,3 +35,4 @@ mod sim;
 mod smtp;
 mod tidy;
 mod upkeep;
+mod vault;

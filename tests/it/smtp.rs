@@ -168,6 +168,7 @@ fn config(folder: &Path, port: u16, password: &str, trusted: bool) -> Config {
         public_url: None,
         connections: BTreeMap::from([("mail".into(), mail)]),
         webhooks: BTreeMap::new(),
+        key_vaults: BTreeMap::new(),
         limits: Limits::default(),
         protected: Protected { devices: Vec::new(), users: Vec::new(), on_match: OnMatch::Ask },
         retention: Retention::default(),

@@ -1,9 +1,12 @@
-//! An `entra:` block: whose identity, and how it is proved.
+//! An `entra:` block: whose identity, and how it is proved. And the vaults in which secrets are.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
-use super::{Checker, raw};
-use crate::config::{Cloud, Entra, Proof};
+use super::{Checker, fine_name, raw};
+use crate::config::vault::KeyVault;
+use crate::config::{Cloud, Config, Entra, Proof, SecretRef};
 use crate::error::Error;
 
 impl Checker<'_> {
@@ -66,6 +69,51 @@ impl Checker<'_> {
             if !fine {
                 let message = format!("`{key}` wants an id such as 11111111-2222-3333-4444-555555555555");
                 return Err(self.fault(place, message));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn key_vaults(
+        &self,
+        raw: BTreeMap<String, raw::KeyVault>,
+    ) -> Result<BTreeMap<Arc<str>, KeyVault>, Error> {
+        let each = raw.into_iter().map(|(name, raw)| {
+            let place = format!("key_vaults.{name}");
+            if !fine_name(&name) {
+                return Err(self.fault(&place, "a vault's name here is letters, digits, `-` and `_`, at most 64"));
+            }
+            let cloud = raw.cloud.or_else(|| Cloud::of(raw.vault.strip_prefix("https://")?.split(['/', ':']).next()?));
+            let cloud = cloud.unwrap_or_default();
+            let named = raw.vault.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+            let url = match named && !raw.vault.is_empty() {
+                true => format!("https://{}.{}", raw.vault, cloud.endpoints().vault.0),
+                false => self.url(&format!("{place}.vault"), &raw.vault, false)?,
+            };
+            let entra = self.entra(&place, raw.entra, cloud)?;
+            let mut circular = false;
+            entra.secrets("", &mut |_, secret| circular |= matches!(secret, SecretRef::Vault(_)));
+            if circular {
+                let message =
+                    "what opens a vault can't be in a vault; use a managed identity, a file or the environment";
+                return Err(self.fault(&place, message));
+            }
+            Ok((Arc::from(name), KeyVault { url, entra }))
+        });
+        each.collect()
+    }
+
+    /// Each secret is in a vault that there is.
+    pub(super) fn vaults_exist(&self, config: &Config) -> Result<(), Error> {
+        for (place, secret) in config.secrets() {
+            let SecretRef::Vault(vaulted) = secret else { continue };
+            if !config.key_vaults.contains_key(&vaulted.vault) {
+                let message = format!("there is no `{}` under `key_vaults`", vaulted.vault);
+                let help = format!(
+                    "add key_vaults: {{ {}: {{ vault: NAME, entra: {{ managed_identity: true }} }} }}",
+                    vaulted.vault
+                );
+                return Err(self.fault(&place, message).help(help));
             }
         }
         Ok(())

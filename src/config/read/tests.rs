@@ -28,6 +28,7 @@ fn the_example_documents_every_key_and_parses() {
         "flow_modes",
         "server",
         "connections",
+        "key_vaults",
         "webhooks",
         "limits",
         "protected",
@@ -197,6 +198,28 @@ fn an_identity_has_exactly_one_proof() {
     ] {
         assert!(refused(&graph(&wrong)).contains(why), "{wrong}");
     }
+}
+
+#[test]
+fn a_secret_in_a_vault_names_a_vault_that_is_known() {
+    let text = |vaults: &str, secret: &str| {
+        format!("key_vaults: {{ {vaults} }}\nwebhooks: {{ w: {{ auth: {{ bearer: {{ key_vault: {secret} }} }} }} }}")
+    };
+    let soc = "soc: { vault: contoso-soc, entra: { managed_identity: true } }";
+    let config = parse(&text(soc, "soc/hook/0123abcd")).unwrap();
+    assert_eq!(config.key_vaults["soc"].url, "https://contoso-soc.vault.azure.net");
+    assert_eq!(config.secrets().len(), 1);
+    let high = "soc: { vault: \"https://contoso.vault.usgovcloudapi.net\", entra: { managed_identity: true } }";
+    let config = parse(&text(high, "soc/hook")).unwrap();
+    assert_eq!(config.key_vaults["soc"].entra.cloud, Cloud::GccHigh);
+    assert!(refused(&text(soc, "other/hook")).contains("there is no `other` under `key_vaults`"));
+    for wrong in ["hook", "soc/a/b/c", "soc/../x", "soc/"] {
+        assert!(refused(&text(soc, wrong)).contains("VAULT/NAME"), "{wrong}");
+    }
+    let circle = "soc: { vault: v, entra: { tenant_id: t, client_id: c, client_secret: { key_vault: soc/x } } }";
+    assert!(refused(&text(circle, "soc/hook")).contains("can't be in a vault"));
+    let plain = "soc: { vault: \"http://vault.example\", entra: { managed_identity: true } }";
+    assert!(refused(&text(plain, "soc/hook")).contains("https"));
 }
 
 #[cfg(unix)]
