@@ -22,6 +22,7 @@ use crate::error::{Error, ExitCode};
 use crate::flow::model::Mode;
 use crate::id::RunId;
 use crate::journal::Op;
+use crate::trigger::house::{self, Order};
 use crate::trigger::letters::Again;
 use crate::trigger::manual::{self, Start};
 use crate::worker::{Told, Word};
@@ -81,6 +82,7 @@ pub(super) fn routes(token: String, handle: Handle) -> Router {
     let state = Arc::new(Control { token, handle });
     Router::new()
         .route("/control/start", post(start))
+        .route("/control/alerts", post(alerts))
         .route("/control/cancel", post(cancel))
         .route("/control/settle", post(settle))
         .route("/control/dlq", post(dlq))
@@ -169,6 +171,19 @@ async fn start(State(control): State<Arc<Control>>, headers: HeaderMap, body: Bo
         tokio::spawn(async move { manual::start(&handle.intake, &handle.catalog, &*handle.fetch, &wanted).await });
     let run = started.await.map_err(|_| Error::new(ExitCode::Temporary, "the service is stopping"))??;
     Ok(Reply(json!({ "run": run.as_str() })).into_response())
+}
+
+/// An order of a person about alerts: a run of a flow of our own.
+async fn alerts(State(control): State<Arc<Control>>, headers: HeaderMap, body: Body) -> Result<Response, Refused> {
+    let order: Order = control.read(&headers, body).await?;
+    let handle = control.handle.clone();
+    if let Some(why) = handle.intake.gate.closed() {
+        return Err(Error::new(ExitCode::Temporary, why).into());
+    }
+    // In a task of its own: a command that is ended meanwhile must not leave a run on disk that nobody takes up.
+    let begun = tokio::spawn(async move { house::begin(&handle.intake, &handle.catalog, &order).await });
+    let begun = begun.await.map_err(|_| Error::new(ExitCode::Temporary, "the service is stopping"))??;
+    Ok(Reply(json!(begun)).into_response())
 }
 
 #[derive(Deserialize)]

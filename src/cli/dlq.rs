@@ -257,7 +257,7 @@ fn each(ids: &[String], what: &str, reason: &str, global: &Global, out: &Out) ->
 }
 
 /// Asks a person; where nobody can answer, the command says how to go on without.
-fn confirm(question: &str, global: &Global, out: &Out) -> Result<bool, Error> {
+pub(super) fn confirm(question: &str, global: &Global, out: &Out) -> Result<bool, Error> {
     if global.no_input || !std::io::stdin().is_terminal() {
         return Err(Error::usage(format!("{question} nobody is asked here")).help("add --yes"));
     }

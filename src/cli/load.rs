@@ -13,6 +13,7 @@ use crate::check::{self, Card, CheckedFlow, World, follow};
 use crate::config::Config;
 use crate::diag::{Diagnostic, Severity, Source, Span};
 use crate::error::Error;
+use crate::trigger::house;
 
 /// Largest flow file or included file, in bytes.
 const MAX_BYTES: u64 = 1024 * 1024;
@@ -236,6 +237,14 @@ fn unique(flows: Vec<(Card, usize)>, texts: &Texts, diagnostics: &mut Vec<Diagno
     let mut first: HashMap<Arc<str>, usize> = HashMap::new();
     let mut kept = vec![];
     for (card, index) in flows {
+        if house::is_ours(&card.name)
+            && let Some(file) = texts.files.get(index)
+        {
+            let at = file.source.text.find("flow:").map_or_else(Span::default, |at| Span::new(at, at + 5));
+            let message = format!("the name {} belongs to watchfloor's own flow", card.name);
+            diagnostics.push(Diagnostic::error("WF0198", &file.source, at, message).help("give it another name"));
+            continue;
+        }
         match first.get(&card.name).and_then(|other| texts.files.get(*other)).zip(texts.files.get(index)) {
             None => {
                 first.insert(Arc::clone(&card.name), index);

@@ -1,6 +1,10 @@
 //! The command line: one file per command. Data goes to stdout, talk to stderr.
 
 mod actions;
+mod alerts;
+mod alerts_act;
+mod alerts_read;
+mod alerts_show;
 mod audit;
 mod backup;
 mod cache;
@@ -100,6 +104,9 @@ enum Command {
     Dlq(dlq::Command),
     /// Why a flow did or did not run for an alert
     Why(why::Args),
+    /// Alerts of every product: list, show, and handle them
+    #[command(subcommand)]
+    Alerts(alerts::Command),
     /// What flows can do
     #[command(subcommand)]
     Actions(actions::Command),
@@ -161,6 +168,7 @@ fn dispatch(args: Args, out: &Out) -> Result<ExitCode, Error> {
         Command::Runs(command) => runs::run(command, global, out),
         Command::Dlq(command) => dlq::run(command, global, out),
         Command::Why(args) => why::run(&args, global, out),
+        Command::Alerts(command) => alerts::run(command, global, out),
         Command::Actions(command) => actions::run(&command, global, out),
         Command::Triggers(command) => triggers::run(&command, out),
         Command::Pause(args) => pause::pause(args, global, out),

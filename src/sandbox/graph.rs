@@ -32,6 +32,7 @@ pub(super) fn answer(world: &World, state: &mut State, call: &Call, path: &[&str
         }
         ("GET", ["incidents"]) => list_incidents(world, state, call),
         ("POST", ["runHuntingQuery" | "microsoft.graph.security.runHuntingQuery"]) => hunt(world, state, call),
+        ("POST", ["alerts_v2", "moveAlerts"]) => move_alerts(world, state, call),
         ("GET" | "PATCH", ["alerts_v2", id]) => match find_alert(world, state, id) {
             None => missing(id),
             Some(index) if call.method == "GET" => alert(world, state, index),
@@ -229,6 +230,28 @@ fn update_alert(world: &World, state: &mut State, call: &Call, index: usize) -> 
 }
 
 /// Appends a comment and answers all of them; the call is not idempotent.
+/// All of them, or none.
+fn move_alerts(world: &World, state: &mut State, call: &Call) -> Answer {
+    let body = call.object().unwrap_or_default();
+    let incident = body.get("incidentId").and_then(Json::as_str).unwrap_or("");
+    let Some(number) = find_incident(world, state, incident) else { return missing(incident) };
+    let ids: Vec<&str> =
+        body.get("alertIds").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str).collect();
+    let found: Option<Vec<usize>> = ids.iter().map(|id| find_alert(world, state, id)).collect();
+    let Some(found) = found.filter(|found| !found.is_empty()) else { return missing("alertIds") };
+    let now = world.clock.now();
+    for index in found {
+        let Some(slot) = state.alerts.get_mut(index) else { continue };
+        slot.handling.incident = Some(number);
+        slot.handling.updated = Some(now);
+        if let Some(text) = body.get("alertComment").and_then(Json::as_str) {
+            slot.handling.comments.push((text.to_owned(), now));
+        }
+        state.marks.alert(index, "xdr.move_alerts");
+    }
+    Answer::ok(json!({"incidentId": number.to_string()}))
+}
+
 fn comment(call: &Call, handling: &mut Handling, now: Timestamp) -> Answer {
     let body = call.object().unwrap_or_default();
     let Some(text) = body.get("comment").and_then(Json::as_str).filter(|text| !text.is_empty()) else {
@@ -277,7 +300,8 @@ fn alert_json(world: &World, state: &State, index: usize) -> Json {
     put("@odata.type", json!("#microsoft.graph.security.alert"));
     put("id", json!(alert.graph_id));
     put("providerAlertId", json!(alert.id));
-    put("incidentId", json!(alert.incident.to_string()));
+    let incident = handling.incident.unwrap_or(alert.incident);
+    put("incidentId", json!(incident.to_string()));
     put("status", json!(state_word));
     put("severity", json!(camel(alert.severity)));
     put("classification", json!(word(&handling.classification)));
@@ -290,15 +314,15 @@ fn alert_json(world: &World, state: &State, index: usize) -> Json {
     put("serviceSource", json!(source));
     put("detectionSource", json!(detection));
     put("productName", json!(product));
-    put("detectorId", json!("7c1d9f2e-5a40-4f63-9b0e-2d6c8a41f350"));
+    put("detectorId", json!(alert.detector()));
     put("tenantId", json!(TENANT));
     put("title", json!(alert.title));
     put("description", json!(format!("{} (alert {}).", alert.title, alert.id)));
-    put("recommendedActions", json!(""));
+    put("recommendedActions", json!("1. Look at the evidence.\n2. Ask the user whether it was them."));
     put("category", json!(alert.category));
     put("assignedTo", json!(handling.assigned));
     put("alertWebUrl", json!(format!("https://security.microsoft.com/alerts/{}?tid={TENANT}", alert.graph_id)));
-    put("incidentWebUrl", json!(format!("https://security.microsoft.com/incidents/{}?tid={TENANT}", alert.incident)));
+    put("incidentWebUrl", json!(format!("https://security.microsoft.com/incidents/{incident}?tid={TENANT}")));
     for key in ["actorDisplayName", "threatDisplayName", "threatFamilyName", "alertPolicyId"] {
         put(key, Json::Null);
     }
@@ -316,7 +340,10 @@ fn alert_json(world: &World, state: &State, index: usize) -> Json {
 
 /// Visible alerts of an incident.
 fn members_of(world: &World, state: &State, number: u64) -> Vec<usize> {
-    let of = |index: &usize| world.plan.alerts.get(*index).is_some_and(|alert| alert.incident == number);
+    let moved = |index: usize| state.alerts.get(index).and_then(|it| it.handling.incident);
+    let of = |index: &usize| {
+        world.plan.alerts.get(*index).is_some_and(|alert| moved(*index).unwrap_or(alert.incident) == number)
+    };
     (0..state.born.len()).filter(of).collect()
 }
 

@@ -281,7 +281,7 @@ pub(super) fn alert_json(world: &World, state: &State, index: usize, evidence: b
         .collect();
     let mut body = json!({
         "id": alert.id,
-        "incidentId": alert.incident,
+        "incidentId": handling.incident.unwrap_or(alert.incident),
         "investigationId": null,
         "assignedTo": handling.assigned,
         "severity": alert.severity,
@@ -290,7 +290,7 @@ pub(super) fn alert_json(world: &World, state: &State, index: usize, evidence: b
         "determination": handling.determination,
         "investigationState": "UnsupportedAlertType",
         "detectionSource": "WindowsDefenderAtp",
-        "detectorId": "7c1d9f2e-5a40-4f63-9b0e-2d6c8a41f350",
+        "detectorId": alert.detector(),
         "category": alert.category,
         "threatFamilyName": null,
         "threatName": null,

@@ -79,6 +79,8 @@ pub(super) struct Handling {
     /// Text and time; the author is always the application.
     pub(super) comments: Vec<(String, Timestamp)>,
     pub(super) updated: Option<Timestamp>,
+    /// The incident that an alert was moved to.
+    pub(super) incident: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -108,6 +108,17 @@ pub struct Alert {
     pub incident: u64,
 }
 
+impl Alert {
+    /// The rule that raised it: one for each title.
+    pub fn detector(&self) -> String {
+        let hash = self
+            .title
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        format!("7c1d9f2e-5a40-4f63-9b0e-{:012x}", hash >> 16)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
     Endpoint { device: usize },

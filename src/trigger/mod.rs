@@ -10,6 +10,7 @@ pub mod entity;
 pub mod follow;
 pub mod form;
 pub mod gate;
+pub mod house;
 pub mod hunts;
 pub mod letters;
 mod listing;
@@ -19,6 +20,7 @@ pub mod origin;
 pub mod ready;
 pub mod schedule;
 mod split;
+pub mod suppressed;
 pub mod sweep;
 pub mod webhook;
 

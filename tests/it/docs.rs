@@ -115,7 +115,7 @@ fn every_command_that_is_shown_exists() {
 }
 
 /// Lines after `$ ` in `console` blocks, and `watchfloor …` in running text.
-fn commands(text: &str) -> Vec<String> {
+pub(crate) fn commands(text: &str) -> Vec<String> {
     let mut out = vec![];
     for block in blocks(text).into_iter().filter(|block| block.kind == "console") {
         out.extend(block.text.lines().filter_map(|line| line.strip_prefix("$ ")).map(str::to_owned));
@@ -151,7 +151,7 @@ fn command(line: &str) -> Result<(), String> {
 fn ours(words: &[&str]) -> Result<(), String> {
     let named: Vec<&str> = words.iter().copied().take_while(|word| !word.starts_with('-')).collect();
     // What follows the command's name are its arguments; two words name one of a group.
-    let groups = ["runs", "actions", "triggers", "dlq"];
+    let groups = ["runs", "actions", "triggers", "dlq", "alerts", "suppress"];
     let depth = if named.first().is_some_and(|first| groups.contains(first)) { 2 } else { 1 };
     let name: Vec<&str> = named.into_iter().take(depth).collect();
     let output = Command::new(env!("CARGO_BIN_EXE_watchfloor")).args(&name).arg("--help").output().unwrap();

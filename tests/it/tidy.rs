@@ -26,7 +26,7 @@ const EDGES: [(&str, &str); 22] = [
     ("config", "catalog diag error flow"),
     ("guard", "catalog check config engine flow id journal value"),
     ("connector", "catalog check clock config engine error flow guard id value"),
-    ("trigger", "catalog check clock config connector diag engine error expr fail flow guard id journal value"),
+    ("trigger", "catalog check clock config connector diag engine error expr fail flow guard id journal triage value"),
     ("sandbox", "catalog clock config error flow"),
     ("worker", "catalog check clock connector engine error fail flow guard id journal value"),
     ("console", "check engine expr id journal trigger value worker"),
