@@ -35,5 +35,6 @@ mod shipped;
 mod sim;
 mod smtp;
 mod tidy;
+mod toxics;
 mod upkeep;
 mod vault;

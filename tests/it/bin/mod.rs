@@ -4,6 +4,7 @@
 
 mod switch;
 mod tenant;
+pub(crate) mod toxic;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
