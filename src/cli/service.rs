@@ -36,6 +36,9 @@ use crate::worker::{Deps, Registry, RunEvent, Worker};
 /// How often the backlog is counted on disk.
 const RECOUNT: Duration = Duration::from_secs(60);
 
+/// How long callers may take to end, once everything else has ended.
+const CALLERS: Duration = Duration::from_secs(3);
+
 /// What is to run.
 pub(super) struct Plan {
     pub(super) config: Config,
@@ -216,7 +219,8 @@ impl Service {
         let quiet = async {
             handle.worker.drain().await;
             tasks.wait().await;
-            front.close().await;
+            // Callers that never end what they began are not waited for; who is owed an answer has it in a moment.
+            drop(tokio::time::timeout(CALLERS, front.close()).await);
         };
         if tokio::time::timeout(limit, quiet).await.is_err() {
             tracing::warn!("not all was answered in time; the rest is in the journal and is settled at the next start");
