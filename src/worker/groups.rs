@@ -44,14 +44,20 @@ impl Groups {
 
     /// A run of the last life that had its place.
     pub(super) fn restore(&mut self, key: &Arc<str>, run: RunNo) {
-        self.0.entry(Arc::clone(key)).or_default().running.push(run);
+        let running = &mut self.0.entry(Arc::clone(key)).or_default().running;
+        if !running.contains(&run) {
+            running.push(run);
+        }
     }
 
     /// A run leaves; the next that has its place now.
     pub(super) fn leave(&mut self, key: &Arc<str>, run: RunNo) -> Option<(RunNo, OpId)> {
         let group = self.0.get_mut(key)?;
-        group.running.retain(|other| *other != run);
-        group.waiting.retain(|(other, _, _)| *other != run);
+        match group.running.iter().position(|other| *other == run) {
+            Some(place) => drop(group.running.remove(place)),
+            // Looked through only where it can be there: many may wait.
+            None => group.waiting.retain(|(other, _, _)| *other != run),
+        }
         let room = group
             .waiting
             .front()

@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::live::{Live, Open};
+use super::live::{HELD_BACK, Live, Open};
 use super::run_loop::{Loop, Work};
+use super::shelf::Wish;
 use crate::catalog::Effect;
 use crate::engine::{Call, InputKind, Outcome, Target, Verdict};
 use crate::flow::model::Mode;
@@ -19,10 +20,13 @@ use crate::guard;
 use crate::guard::breaker::Heard;
 use crate::guard::hold::{Ask, HELD, Stop};
 use crate::id::OpId;
-use crate::journal::{Op, RunNo};
+use crate::journal::{Op, RunNo, RunStatus};
 
-/// Operations held in memory. With so many no further run begins, whatever it would use: each takes some kilobytes.
-const MOST: usize = 8_192;
+/// Operations held. With so many no further run begins, whatever it would use: their runs wait on disk, and each keeps some
+/// hundred bytes in memory.
+const MOST: usize = 131_072;
+/// Runs in memory, whatever they wait for: some wait for several things at a time, and stay.
+const NEAR: usize = 8_192;
 /// What was looked up about a target before so long a hold is looked up again.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 /// How soon the same connection is asked again whether it is there, whatever became of the last question.
@@ -55,7 +59,7 @@ impl Held {
 pub(super) struct OnHold {
     pub(super) reason: String,
     /// Since when what was looked up before it was held may be out of date.
-    since: Timestamp,
+    pub(super) since: Timestamp,
 }
 
 impl Live {
@@ -70,7 +74,7 @@ impl Live {
 impl Loop {
     /// Whether no run begins or wakes: all is paused, or as many are held in memory as may be. They stay on disk.
     pub(super) fn takes_nothing(&self) -> bool {
-        self.held.len() >= MOST || self.deps.guard.holds().all_paused().is_some()
+        self.held.len() >= MOST || self.runs.len() >= NEAR || self.deps.guard.holds().all_paused().is_some()
     }
 
     /// Holds a wait for a target, so that what is paused stands in nobody's way.
@@ -137,7 +141,7 @@ impl Loop {
         self.hold(&mut live, op, stop, Some(&call), now);
         self.count_busy(&mut live);
         self.restate_now(&mut live);
-        self.runs.insert(no, live);
+        self.put_back(live);
         None
     }
 
@@ -154,7 +158,7 @@ impl Loop {
         self.hold(&mut live, op, stop, Some(call), now);
         self.count_busy(&mut live);
         self.restate_now(&mut live);
-        self.runs.insert(no, live);
+        self.put_back(live);
         true
     }
 
@@ -175,7 +179,7 @@ impl Loop {
             self.ask_connection(&connection, now);
             self.follow(&connection, now);
         }
-        while self.busy < self.deps.in_flight {
+        while self.busy + self.sleepers.waking() < self.deps.in_flight {
             let Some((no, op)) = self.held.free.pop_front() else { break };
             self.go_on(no, op, now);
             self.settle();
@@ -197,6 +201,9 @@ impl Loop {
 
     /// A hold has lasted for as long as a flow that handles errors itself wants to wait.
     pub(super) fn tire(&mut self, no: RunNo, op: OpId, now: Timestamp) {
+        if self.shelf.wish(no, op).is_some() {
+            return self.fetch(no);
+        }
         let Some(live) = self.runs.get_mut(&no) else { return };
         if live.patience.get(&op).is_none_or(|until| *until > now) {
             return;
@@ -222,11 +229,17 @@ impl Loop {
 
     /// The pause that a wait for a target stands under.
     fn lock_stops(&self, live: &Live, destructive: bool) -> Option<String> {
-        if self.mode(live) == Mode::Shadow {
+        let effect = if destructive { Effect::Destructive } else { Effect::Write };
+        self.wish_stops(&Wish { flow: &live.row.flow, own: live.flow.mode, connection: None, effect })
+    }
+
+    /// The pause that an operation stands under. Who would only ask for a target is asked first whether it would act there.
+    fn wish_stops(&self, wish: &Wish<'_>) -> Option<String> {
+        if wish.connection.is_none() && self.mode_of(wish.flow, wish.own) == Mode::Shadow {
             return None;
         }
-        let effect = if destructive { Effect::Destructive } else { Effect::Write };
-        self.deps.guard.holds().paused(&Ask { flow: Some(&live.row.flow), connection: None, effect })
+        let connection = wish.connection.map(|name| &**name);
+        self.deps.guard.holds().paused(&Ask { flow: Some(wish.flow), connection, effect: wish.effect })
     }
 
     fn hold(&mut self, live: &mut Live, op: OpId, stop: Stop, call: Option<&Call>, now: Timestamp) {
@@ -262,6 +275,9 @@ impl Loop {
 
     /// The pause that a held operation stands under; the outer `None` where nothing holds it any more.
     fn pause_of(&self, no: RunNo, op: OpId) -> Option<Option<String>> {
+        if let Some(wish) = self.shelf.wish(no, op) {
+            return Some(self.wish_stops(&wish));
+        }
         let live = self.runs.get(&no).filter(|live| live.on_hold.contains_key(&op))?;
         let holds = self.deps.guard.holds();
         let ask = |call: &Call| {
@@ -298,7 +314,7 @@ impl Loop {
 
     /// What waited for a connection goes on, as far as the connection lets it.
     fn follow(&mut self, connection: &Arc<str>, now: Timestamp) {
-        while self.busy + self.held.free.len() < self.deps.in_flight {
+        while self.busy + self.held.free.len() + self.sleepers.waking() < self.deps.in_flight {
             let Some(first) = self.first(connection) else {
                 self.held.behind.remove(connection);
                 self.held.ask_at.remove(connection);
@@ -316,7 +332,8 @@ impl Loop {
     fn first(&mut self, connection: &Arc<str>) -> Option<(RunNo, OpId)> {
         loop {
             let (no, op) = *self.held.behind.get(connection)?.front()?;
-            if self.runs.get(&no).is_some_and(|live| live.on_hold.contains_key(&op)) {
+            let held = || self.runs.get(&no).is_some_and(|live| live.on_hold.contains_key(&op));
+            if self.shelf.wish(no, op).is_some() || held() {
                 return Some((no, op));
             }
             self.drop_first(connection);
@@ -330,9 +347,16 @@ impl Loop {
     }
 
     /// A held operation has its turn: a read goes out, a question is put to the guard, a target is asked for.
-    fn go_on(&mut self, no: RunNo, op: OpId, now: Timestamp) {
+    pub(super) fn go_on(&mut self, no: RunNo, op: OpId, now: Timestamp) {
+        let shelved = self.shelf.wish(no, op).is_some();
         match self.pause_of(no, op) {
             None => return,
+            Some(Some(reason)) if shelved => {
+                self.held.paused.push_back((no, op));
+                let (status, reason) = (RunStatus::Waiting, Some(format!("{HELD_BACK}{reason}")));
+                return self.write(vec![Op::Status { run: no, status, reason }]);
+            }
+            Some(None) if shelved => return self.goes(no),
             // Another pause came meanwhile.
             Some(Some(reason)) => {
                 self.held.paused.push_back((no, op));
@@ -341,7 +365,7 @@ impl Loop {
                     hold.reason = reason;
                 }
                 self.restate_now(&mut live);
-                return drop(self.runs.insert(no, live));
+                return self.put_back(live);
             }
             Some(None) => {}
         }
@@ -388,13 +412,13 @@ impl Loop {
         let stop = stop.unwrap_or_else(|| Stop::Fails(format!("the connection {} fails", call.connection)));
         self.hold(&mut live, op, stop, Some(call), now);
         self.restate_now(&mut live);
-        self.runs.insert(no, live);
+        self.put_back(live);
     }
 
-    fn recount_busy(&mut self, no: RunNo) {
+    pub(super) fn recount_busy(&mut self, no: RunNo) {
         if let Some(mut live) = self.runs.remove(&no) {
             self.count_busy(&mut live);
-            self.runs.insert(no, live);
+            self.put_back(live);
         }
     }
 

@@ -81,6 +81,10 @@ pub(super) struct Live {
     pub(super) busy: bool,
     /// Counted among those that could sleep.
     pub(super) naps: bool,
+    /// Counted among those that wait in memory and could wait on disk.
+    pub(super) near: bool,
+    /// The number of the turn after which it is to leave memory.
+    pub(super) leaves: Option<u32>,
     /// What the store says of its sleep, where that is known.
     pub(super) sleep: Option<Sleep>,
 }
@@ -103,6 +107,8 @@ impl Live {
             patience: BTreeMap::new(),
             busy: false,
             naps: false,
+            near: false,
+            leaves: None,
             sleep: Some(Sleep::Awake),
         }
     }

@@ -12,6 +12,7 @@ mod reading;
 pub mod recover;
 mod resume;
 mod run_loop;
+mod shelf;
 mod sleep;
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,7 @@ use super::queue::Queue;
 use super::reading::{self, Found, Wanted, Wants};
 use super::recover::Replayed;
 use super::run_loop::{After, CancelAnswer, Loop, Work, ended, finish_op, hand_over};
+use super::shelf::Shelf;
 use super::sleep::{self, Sleepers};
 use super::timers::Timers;
 use super::{Deps, Msg, RunEvent};
@@ -35,6 +36,7 @@ impl Loop {
             sender,
             runs: HashMap::new(),
             sleepers: Sleepers::default(),
+            shelf: Shelf::default(),
             wants: Wants::default(),
             locks: Locks::default(),
             groups: Groups::default(),
@@ -130,7 +132,11 @@ impl Loop {
                 self.wants.take(&run).into_iter().for_each(|wanted| wanted.refuse("the run can't go on"));
             }
             Ok(Some(Found::Unbegun(row))) => self.not_begun(*row, wanted, None),
-            Ok(Some(Found::Stuck(row, why))) => self.not_begun(*row, wanted, Some(why)),
+            Ok(Some(Found::Stuck(row, why))) => {
+                self.give_up(row.no);
+                self.not_begun(*row, wanted, Some(why));
+                self.settle();
+            }
             Ok(Some(Found::Ended(row))) => wanted.into_iter().for_each(|wanted| wanted.refuse(&ended(&row))),
             Ok(None) => wanted.into_iter().for_each(|wanted| wanted.refuse(&format!("no run {run}"))),
             Err(error) => {
@@ -234,13 +240,18 @@ impl Loop {
 
     /// A run that was read goes on.
     pub(super) fn bring_back(&mut self, replayed: Replayed) {
-        let id = replayed.live.row.id.clone();
-        if let Some(no) = self.restore(replayed) {
-            self.reopen(no);
-            self.settle();
-            let wanted = self.wants.take(&id);
-            self.give(no, wanted);
+        let (no, id) = (replayed.live.row.no, replayed.live.row.id.clone());
+        if self.restore(replayed).is_none() {
+            self.give_up(no);
+            return self.settle();
         }
+        match self.shelf.take(no) {
+            Some(shelved) => self.take_down(no, shelved),
+            None => self.reopen(no),
+        }
+        self.settle();
+        let wanted = self.wants.take(&id);
+        self.give(no, wanted);
     }
 
     /// A replayed run takes its locks and its place in a group; what it waited for is still to be reopened.
@@ -258,6 +269,10 @@ impl Loop {
         }
         let no = live.row.no;
         for (op, target) in (0..u32::MAX).rev().zip(&live.held) {
+            // It waited on disk, and held it all the while.
+            if self.locks.owner(target).is_some_and(|(owner, _)| owner == no) {
+                continue;
+            }
             // Numbers from the far end, which no operation of the run has.
             if !self.locks.acquire(no, OpId(op), target, true) {
                 // Another run took its target while the disk could not be written: what this one had done there was answered
@@ -284,10 +299,7 @@ impl Loop {
         for op in ops {
             self.reopen_one(no, op);
         }
-        if let Some(mut live) = self.runs.remove(&no) {
-            self.count_busy(&mut live);
-            self.runs.insert(no, live);
-        }
+        self.recount_busy(no);
     }
 
     fn reopen_one(&mut self, no: RunNo, op: OpId) {

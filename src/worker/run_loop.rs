@@ -14,6 +14,7 @@ use super::poison::{Stuck, guarded};
 use super::queue::Queue;
 use super::reading::Wants;
 use super::recover;
+use super::shelf::Shelf;
 use super::sleep::Sleepers;
 use super::timers::Timers;
 use super::turn::Turn;
@@ -37,6 +38,8 @@ pub(super) struct Loop {
     pub(super) runs: HashMap<RunNo, Box<Live>>,
     pub(super) queue: Queue,
     pub(super) sleepers: Sleepers,
+    /// Runs that wait for others, and are not in memory.
+    pub(super) shelf: Shelf,
     /// What runs that are not in memory are wanted for.
     pub(super) wants: Wants,
     pub(super) locks: Locks,
@@ -63,8 +66,9 @@ impl Loop {
         let holds = Arc::clone(self.deps.guard.holds());
         loop {
             self.fire_due();
-            self.wake_due();
             self.let_go();
+            self.read_shelved();
+            self.wake_due();
             self.begin_queued();
             self.begin_again();
             self.settle();
@@ -141,7 +145,7 @@ impl Loop {
     /// Gives what was brought for other runs, until nothing is left.
     pub(super) fn settle(&mut self) {
         while let Some((run, input)) = self.pending.pop_front() {
-            self.turn(run, vec![input]);
+            self.pass_on(run, input);
         }
     }
 
@@ -232,7 +236,7 @@ impl Loop {
         if ended {
             self.forget(live);
         } else {
-            self.runs.insert(no, live);
+            self.put_back(live);
         }
         for op in work.reads {
             self.send(no, op);
@@ -330,8 +334,12 @@ impl Loop {
 
     /// How far the run's effects go now: the installation's word, and what the flow that it is pinned to allows itself.
     pub(super) fn mode(&self, live: &Live) -> Mode {
-        let given = self.deps.registry.mode(&live.row.flow);
-        live.flow.mode.map_or(given, |own| own.min(given))
+        self.mode_of(&live.row.flow, live.flow.mode)
+    }
+
+    pub(super) fn mode_of(&self, flow: &str, own: Option<Mode>) -> Mode {
+        let given = self.deps.registry.mode(flow);
+        own.map_or(given, |own| own.min(given))
     }
 
     fn asker(&self, live: &Live, now: Timestamp) -> Asker {
@@ -464,6 +472,7 @@ impl Loop {
         let no = live.row.no;
         self.sleepers.came_back(no);
         self.count_nap(&mut live, true);
+        self.count_near(&mut live, true);
         if live.busy {
             self.busy -= 1;
         }

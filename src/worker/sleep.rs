@@ -18,7 +18,7 @@ const NAPS: usize = 1024;
 /// Runs read at a time when they are due, so that a crowd of them starves nobody.
 pub(super) const SLICE: usize = 128;
 /// Slices on their way at a time.
-const SLICES: usize = 2;
+pub(super) const SLICES: usize = 2;
 /// After this a run that could not be read is tried again.
 const AGAIN: Duration = Duration::from_secs(60);
 
@@ -35,6 +35,24 @@ pub(super) struct Sleepers {
 impl Sleepers {
     pub(super) fn add(&mut self, at: Timestamp, run: RunNo) {
         self.due.insert((at, run));
+    }
+
+    /// Notes that a run is read; `false` where it is being read already.
+    pub(super) fn wake(&mut self, run: RunNo) -> bool {
+        self.waking.insert(run)
+    }
+
+    /// How many are being read, or are to be.
+    pub(super) fn waking(&self) -> usize {
+        self.waking.len()
+    }
+
+    pub(super) fn has_room(&self, slices: usize) -> bool {
+        self.slices < slices
+    }
+
+    pub(super) fn begin_slice(&mut self) {
+        self.slices += 1;
     }
 
     /// A run is in memory again, or has ended: what is being read of it is out of date.
@@ -81,7 +99,13 @@ impl Loop {
     /// The turn after which a run sleeps is on disk: unless something happened since, it leaves memory.
     pub(super) fn fall_asleep(&mut self, no: RunNo, seq: u32) {
         let Some(live) = self.runs.get(&no) else { return };
-        if live.seq != seq || live.stale || !live.idle() {
+        if live.seq != seq || live.stale {
+            return;
+        }
+        if live.queues() {
+            return self.shelve(no);
+        }
+        if !live.idle() {
             return;
         }
         if let Some(Sleep::Until(at)) = live.sleep {
@@ -109,7 +133,7 @@ impl Loop {
             if numbers.is_empty() {
                 return;
             }
-            self.sleepers.slices += 1;
+            self.sleepers.begin_slice();
             self.read_due(numbers);
         }
     }
@@ -122,7 +146,7 @@ impl Loop {
 
     /// Runs that could begin to make calls.
     fn free(&self) -> usize {
-        self.deps.in_flight.saturating_sub(self.busy + self.sleepers.waking.len())
+        self.deps.in_flight.saturating_sub(self.busy + self.sleepers.waking())
     }
 
     pub(super) fn woken(&mut self, found: Vec<(RunNo, Result<Found, StoreError>)>) {
@@ -133,8 +157,11 @@ impl Loop {
             }
             match found {
                 Ok(Found::Begun(replayed)) => self.bring_back(*replayed),
-                Ok(Found::Stuck(row, why)) => self.stuck(*row, why),
-                Ok(Found::Ended(_) | Found::Dead(..) | Found::Unbegun(_)) => {}
+                Ok(Found::Stuck(row, why)) => {
+                    self.give_up(no);
+                    self.stuck(*row, why);
+                }
+                Ok(Found::Ended(_) | Found::Dead(..) | Found::Unbegun(_)) => self.give_up(no),
                 Err(error) => {
                     tracing::error!(run = no, %error, "a run that is due can't be read; it is tried again in a minute");
                     self.read_later(no);

@@ -13,6 +13,7 @@ use crate::catalog::Catalog;
 use crate::check::{World, check};
 use crate::config::Config;
 use crate::diag::Source;
+use crate::guard::Holds;
 use crate::journal::memory::MemoryStore;
 use crate::journal::{self, Answer, Offer, Op, RunQuery, RunStatus};
 
@@ -74,15 +75,16 @@ impl Sends for Door {
 }
 
 /// A store, a flow and a clock; workers come and go.
-struct Desk {
-    store: Arc<MemoryStore>,
+pub(super) struct Desk {
+    pub(super) store: Arc<MemoryStore>,
     flow: Arc<CheckedFlow>,
     now: Arc<Mutex<Timestamp>>,
     bug: Arc<AtomicBool>,
+    holds: Arc<Holds>,
 }
 
 impl Desk {
-    fn new(flow: &str) -> Self {
+    pub(super) fn new(flow: &str) -> Self {
         let catalog = Catalog::builtin().unwrap();
         let include = |_: &str| Err("nothing is included".to_owned());
         let called = |_: &str| None;
@@ -90,15 +92,20 @@ impl Desk {
         let (flow, faults) = check(&Source::new("f.yaml", flow), &world, true);
         let flow = Arc::new(flow.unwrap_or_else(|| panic!("{faults:?}")));
         let now = Arc::new(Mutex::new("2026-11-24T08:00:00Z".parse().unwrap()));
-        Desk { store: Arc::new(MemoryStore::new()), flow, now, bug: Arc::default() }
+        Desk { store: Arc::new(MemoryStore::new()), flow, now, bug: Arc::default(), holds: Arc::default() }
     }
 
-    fn clock(&self) -> Clock {
+    pub(super) fn clock(&self) -> Clock {
         let now = Arc::clone(&self.now);
         Clock::from_fn(move || *now.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn pass(&self, time: SignedDuration) {
+    /// Another life finds out for itself what fails.
+    pub(super) fn holds(&self) -> &Arc<Holds> {
+        &self.holds
+    }
+
+    pub(super) fn pass(&self, time: SignedDuration) {
         *self.now.lock().unwrap() += time;
     }
 
@@ -108,12 +115,16 @@ impl Desk {
     }
 
     async fn worker_with(&self, door: Door) -> Worker {
+        self.worker_of(Arc::new(door)).await
+    }
+
+    pub(super) async fn worker_of(&self, client: Arc<dyn Sends>) -> Worker {
         let config =
             Config::parse("store: { path: ./data }\nflows: [./flows]\n", "config.yaml", Path::new(".")).unwrap();
         let deps = Deps {
             store: Arc::clone(&self.store) as Arc<dyn Store>,
-            client: Arc::new(door),
-            guard: Guard::new(&config, Vec::new()),
+            client,
+            guard: Guard::new(&config, Vec::new()).holding(Arc::clone(&self.holds)),
             registry: Arc::new(Flows(Arc::clone(&self.flow), Arc::clone(&self.bug))),
             clock: self.clock(),
             public_url: None,
@@ -124,6 +135,10 @@ impl Desk {
 
     /// Accepts runs on disk; whether anybody hears of them is the caller's.
     async fn accept(&self, keys: std::ops::Range<u32>) -> Vec<RunRow> {
+        self.accept_with(keys, |_| Value::empty()).await
+    }
+
+    pub(super) async fn accept_with(&self, keys: std::ops::Range<u32>, inputs: impl Fn(u32) -> Value) -> Vec<RunRow> {
         let offer = |key: u32| Offer {
             flow: Arc::clone(&self.flow.name),
             version: Arc::clone(&self.flow.version),
@@ -132,7 +147,7 @@ impl Desk {
             accepted: self.clock().now(),
             occurred: self.clock().now(),
             payload: Value::empty(),
-            inputs: Value::empty(),
+            inputs: inputs(key),
         };
         let ops = keys.map(|key| Op::Offer(Box::new(offer(key)))).collect();
         let answers = journal::commit(&*self.store, ops).await.unwrap();
@@ -143,7 +158,7 @@ impl Desk {
         answers.into_iter().map(row).collect()
     }
 
-    fn with(&self, status: RunStatus) -> usize {
+    pub(super) fn with(&self, status: RunStatus) -> usize {
         self.store.runs(&RunQuery { status: Some(status), ..RunQuery::default() }).unwrap().len()
     }
 
@@ -153,7 +168,7 @@ impl Desk {
 }
 
 /// Asking the loop how much is going on makes it look at the clock.
-async fn until(what: &str, worker: &Worker, mut holds: impl FnMut(Load) -> bool) {
+pub(super) async fn until(what: &str, worker: &Worker, mut holds: impl FnMut(Load) -> bool) {
     let watch = crate::clock::stopwatch();
     while !holds(worker.load().await) {
         assert!(watch.elapsed() < Duration::from_secs(30), "not within 30 s: {what}");

@@ -172,7 +172,7 @@ impl Ground {
             registry: Arc::new(Shared),
             clock: clock.clone(),
             public_url: None,
-            in_flight: 4,
+            in_flight: usize::try_from(self.dice.between(1, 4)).unwrap(),
         })
         .await
         .ok()?;
