@@ -8,8 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::chain::ROOT;
 use super::{
-    Answer, Batch, Blob, Gather, Gathering, GatheringNo, Letter, LetterQuery, Offer, Op, Queued, Reservation, RunNo,
-    RunQuery, RunRow, RunStatus, Sleep, Store, StoreError, Taken,
+    Answer, Batch, Blob, Gather, Gathering, GatheringNo, Letter, LetterQuery, Offer, Op, Prune, Queued, Reservation,
+    RunNo, RunQuery, RunRow, RunStatus, Sleep, Store, StoreError, Taken,
 };
 use crate::id::RunId;
 use crate::value::Value;
@@ -201,6 +201,9 @@ fn a_gathering_starts_one_run_of_all_its_events_once(store: &dyn Store) {
     assert_eq!((row.key.as_str(), row.status), ("batch:a", RunStatus::Queued));
     assert_eq!(write(store, close(gathering.no, 2)).unwrap(), refused, "it is started once");
     assert_eq!((store.gatherings().unwrap(), store.gathered(gathering.no).unwrap()), (vec![], vec![]));
+    // Nothing of it is old enough to be forgotten.
+    let keys = |slice| Op::Prune(Prune::Keys { before: at(0), slice });
+    write(store, (0..=u8::MAX).map(keys).collect()).unwrap();
     for key in ["a", "b"] {
         assert_eq!(store.taken("f", key).unwrap(), Some(Taken::Run(row.no)));
         assert_eq!(write(store, vec![gather("f", key, "")]).unwrap(), [Answer::Gathered(None)]);

@@ -48,7 +48,7 @@ pub(super) fn prune(book: &mut Book, connection: &Connection, prune: &Prune) -> 
             more(execute(connection, sql, params![nanos(*before), ROWS])?)
         }
         Prune::Audit { before } => audit(connection, nanos(*before))?,
-        Prune::Keys { before, slice } => keys(connection, nanos(*before), *slice)?,
+        Prune::Keys { before, slice } => keys(book, connection, nanos(*before), *slice)?,
     };
     Ok(Answer::Pruned { next })
 }
@@ -161,10 +161,12 @@ fn audit(connection: &Connection, before: i64) -> Result<Option<RunNo>, StoreErr
 }
 
 /// Keys of runs that are gone and were accepted before an instant, one 256th of all hashes.
-fn keys(connection: &Connection, before: i64, slice: u8) -> Result<Option<RunNo>, StoreError> {
+fn keys(book: &Book, connection: &Connection, before: i64, slice: u8) -> Result<Option<RunNo>, StoreError> {
     let sql = "SELECT min(no) FROM blocks WHERE high >= ?1";
     let kept: Option<i64> = connection.prepare_cached(sql)?.query_row([before], |row| row.get(0)).optional()?.flatten();
-    let below = kept.map_or(i64::MAX, |block| block * BLOCK);
+    // Runs that the log alone knows stand in no block yet.
+    let logged = book.tail.runs.first_key_value().map_or(i64::MAX, |(no, _)| *no);
+    let below = kept.map_or(i64::MAX, |block| block * BLOCK).min(logged);
     let to = if slice == u8::MAX { vec![u8::MAX; 17] } else { vec![slice + 1] };
     let sql = "DELETE FROM seen WHERE hash >= ?1 AND hash < ?2 AND run > 0 AND run < ?3
                AND NOT EXISTS (SELECT 1 FROM runs WHERE no = seen.run)";
