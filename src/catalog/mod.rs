@@ -3,6 +3,7 @@
 //!
 //! Not here: sending (see `connector`), interpretation of answers that needs code (`connector::entity`).
 
+pub mod backends;
 pub mod decode;
 pub mod ids;
 mod load;

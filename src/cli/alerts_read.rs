@@ -10,7 +10,7 @@ use super::{Global, runs};
 use crate::catalog::{Catalog, ConnectionKind};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::connector::Client;
+use crate::connector::{Client, vault};
 use crate::engine::Outcome;
 use crate::error::{Error, ExitCode};
 use crate::journal::sqlite::SqliteStore;
@@ -81,6 +81,10 @@ impl Reader {
             *name == connection
                 || matches!(it.kind, ConnectionKind::Graph | ConnectionKind::Mde | ConnectionKind::CloudApps)
         });
+        if !config.key_vaults.is_empty() {
+            let read = super::runtime()?.block_on(vault::read(&config, &Clock::system()));
+            read.map_err(|mut faults| faults.swap_remove(0))?;
+        }
         let client = Client::open(&config, Arc::new(Catalog::builtin()?), Clock::system())?;
         Ok(Reader { config, connection, kind, client })
     }

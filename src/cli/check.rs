@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::load::Site;
 use super::out::{Out, safe};
-use super::{Format, Global, catalogues, load};
+use super::{Format, Global, catalogues, endings, load};
 use crate::diag::{self, Diagnostic, Severity};
 use crate::error::{Error, ExitCode};
 
@@ -26,6 +26,8 @@ pub(super) fn run(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, E
     };
     let site = config.as_ref().map(Site::of).unwrap_or_default();
     let loaded = load::load(&paths, &catalog, &site, None)?;
+    let endings = endings::of(loaded.flows.iter().map(|(card, _)| card), &catalog, config.as_ref())?;
+    let endings: Vec<_> = endings.into_iter().filter(|ending| ending.end.is_some()).collect();
     match out.format() {
         Format::Human => {
             let text = diag::render(&loaded.diagnostics, out.colors());
@@ -35,14 +37,19 @@ pub(super) fn run(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, E
         }
         Format::Json => {
             let diagnostics: Vec<_> = loaded.diagnostics.iter().map(diag::json).collect();
-            out.json(&json!({ "files": loaded.files(), "diagnostics": diagnostics }));
+            out.json(&json!({ "files": loaded.files(), "diagnostics": diagnostics, "notes": endings }));
         }
         Format::Jsonl => loaded.diagnostics.iter().for_each(|fault| out.json(&diag::json(fault))),
-        Format::Github => loaded.diagnostics.iter().for_each(|fault| out.line(&annotation(fault))),
+        Format::Github => {
+            loaded.diagnostics.iter().for_each(|fault| out.line(&annotation(fault)));
+            let notice = |text: String| format!("::notice title=end::{}", safe(&text).replace('%', "%25"));
+            endings.iter().for_each(|ending| out.line(&notice(ending.sentence())));
+        }
     }
     let errors = loaded.errors();
     let warnings = loaded.diagnostics.len() - errors;
     if out.is_human() {
+        endings.iter().for_each(|ending| out.say(&safe(&format!("note: {}", ending.sentence()))));
         out.say(&format!("{} files, {errors} errors, {warnings} warnings", loaded.files()));
     }
     if loaded.files() == 0 && errors == 0 {

@@ -15,11 +15,15 @@ mod control;
 mod demo;
 mod deploy;
 mod dlq;
+mod doctor;
+mod endings;
 mod explain;
 mod front;
 mod load;
+mod needs;
 mod out;
 mod pause;
+mod permissions;
 mod reload;
 mod retention;
 mod run;
@@ -130,6 +134,10 @@ enum Command {
     Audit(audit::Command),
     /// Completions for a shell
     Completions(completions::Args),
+    /// Is everything that the flows need there: connections, permissions, secrets, dates
+    Doctor(doctor::Args),
+    /// The least permissions that the flows need, by connection
+    Permissions(permissions::Args),
     /// What a diagnostic's code means
     Explain(explain::Args),
 }
@@ -179,6 +187,8 @@ fn dispatch(args: Args, out: &Out) -> Result<ExitCode, Error> {
         Command::Backup(args) => backup::run(args, global, out),
         Command::Audit(command) => audit::run(&command, global, out),
         Command::Completions(args) => completions::run(&args),
+        Command::Doctor(args) => doctor::run(&args, global, out),
+        Command::Permissions(args) => permissions::run(&args, global, out),
         Command::Explain(args) => explain::run(&args, out),
     }
 }

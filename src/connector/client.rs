@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 pub use super::conn::Expiry;
 use super::conn::{self, Conn, refuse};
+use super::examine::{self, Examined};
 use super::leave::Leave;
 use super::native::{Answer, Attempt, Got};
 use super::wire::{self, Stage};
@@ -124,6 +125,17 @@ impl Client {
     /// The pauses and breakers that everything asks before it is sent.
     pub fn holds(&self) -> Arc<Holds> {
         Arc::clone(&self.now().holds)
+    }
+
+    /// What can be found out about a connection, for people; `None` where there is no such one.
+    pub fn examine(&self, connection: &str) -> BoxFuture<'static, Option<Examined>> {
+        let inner = self.now();
+        let connection = connection.to_owned();
+        Box::pin(async move {
+            let conn = inner.connections.get(connection.as_str())?;
+            let stage = Stage::new(Leave::new(&inner.holds, &inner.clock, None, &conn.name, Effect::Read));
+            Some(Box::pin(examine::examine(conn, &stage, &inner.clock)).await)
+        })
     }
 
     /// What of the credentials ends at a time that is known, the next first.

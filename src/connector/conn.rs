@@ -138,6 +138,26 @@ impl Conn {
         self.base.as_ref().ok_or_else(|| refuse("no_base_url", format!("the connection {} has no base_url", self.name)))
     }
 
+    pub(super) fn auth(&self) -> &Auth {
+        &self.auth
+    }
+
+    pub(super) fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    /// Host and port.
+    pub(super) fn place(&self) -> (String, u16) {
+        match (&self.mailer, &self.base) {
+            (Some(mailer), _) => mailer.place(),
+            (None, Some(url)) => {
+                let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+                (host, url.port_or_known_default().unwrap_or(443))
+            }
+            (None, None) => (String::new(), 0),
+        }
+    }
+
     /// What of its credential ends some day, and when.
     pub(super) fn expiries(&self) -> Vec<Expiry> {
         let certificate =

@@ -123,6 +123,10 @@ impl Mailer {
         Ok(said)
     }
 
+    pub(super) fn place(&self) -> (String, u16) {
+        (self.host.clone(), self.port)
+    }
+
     /// Whether the server is there and takes our sign-in; the connection is kept for the next letter.
     pub(super) async fn reach(&self, stage: &Stage) -> Result<(), Outcome> {
         stage.enter()?;

@@ -10,6 +10,7 @@ pub mod client;
 mod client_tests;
 mod conn;
 pub mod entity;
+pub mod examine;
 mod leave;
 pub mod mail;
 #[cfg(test)]

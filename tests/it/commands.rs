@@ -18,7 +18,7 @@ fn check_says_what_is_wrong_where_and_how_badly() {
     assert_eq!(run(&["check"]).code, 3, "a folder without flows matches nothing");
     std::fs::write(folder.path().join("flows/a.yaml"), BY_HOOK).unwrap();
     let fine = run(&["check", "-o", "json"]);
-    assert_eq!((fine.code, keys(&fine.json())), (0, vec!["diagnostics", "files"]));
+    assert_eq!((fine.code, keys(&fine.json())), (0, vec!["diagnostics", "files", "notes"]));
     assert_eq!(
         (fine.json()["files"].as_u64(), fine.json()["diagnostics"].as_array().map(Vec::len)),
         (Some(1), Some(0))

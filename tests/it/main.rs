@@ -16,6 +16,7 @@ mod crash;
 mod demo;
 mod disk;
 mod docs;
+mod doctor;
 mod engine;
 mod faults;
 mod gates;

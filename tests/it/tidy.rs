@@ -59,9 +59,10 @@ const WORLD: [&str; 14] = [
 ];
 
 /// The files that may put a request on the wire, and why.
-const SENDERS: [(&str, &str); 5] = [
+const SENDERS: [(&str, &str); 6] = [
     ("connector/conn.rs", "an action's request, after the guard's permit"),
     ("connector/auth.rs", "a token request, which is part of sending"),
+    ("connector/examine.rs", "a HEAD for the root of a service, for people who ask"),
     ("connector/vault.rs", "the read of a secret, before anything is opened"),
     ("connector/mail.rs", "a mail, after the guard's permit"),
     ("cli/control.rs", "a command asks the service on this machine"),
