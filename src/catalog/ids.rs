@@ -14,6 +14,8 @@ pub fn normal(form: &str, text: &str) -> Result<String, String> {
         "cloud_alert" => cloud_alert,
         "incident" => incident,
         "guid" => guid,
+        "sentinel_incident" => sentinel_incident,
+        "segment" => segment,
         "user" => user,
         "hash" => |text| sha1(text).or_else(|| sha256(text)),
         "sha1" => sha1,
@@ -73,6 +75,8 @@ fn refusal(form: &str, text: &str) -> String {
         "account" => "an account name without its domain, such as user1",
         "software" => "a product's id, such as microsoft-_-edge",
         "recommendation" => "a recommendation's id, such as va-_-google-_-chrome",
+        "sentinel_incident" => "an incident's name, such as 73e01a99-5cd7-4139-a149-9f2736ff2ab5, or its resource id",
+        "segment" => "one part of a path: from 1 to 200 characters, and not dots alone",
         "cve" => "a weakness's id, such as CVE-2026-12345",
         "number" | "index" => "a number",
         "instant" => "an instant, such as 2026-11-20T07:20:00Z",
@@ -95,6 +99,21 @@ fn is_hex(text: &str, length: usize) -> bool {
 
 fn machine(text: &str) -> Option<String> {
     is_hex(text, 40).then(|| text.to_ascii_lowercase())
+}
+
+/// The name alone, or the last part of a whole resource id.
+fn sentinel_incident(text: &str) -> Option<String> {
+    let name = text.rsplit('/').next().unwrap_or(text);
+    let whole = text.to_ascii_lowercase();
+    let fits = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    let ours = name == text || (whole.starts_with("/subscriptions/") && whole.contains("/incidents/"));
+    (ours && fits && (8..=64).contains(&name.len())).then(|| name.to_owned())
+}
+
+/// Whatever a service calls its things; it is encoded where it enters a path.
+fn segment(text: &str) -> Option<String> {
+    let dots = text.bytes().all(|byte| byte == b'.');
+    (!dots && text.chars().count() <= 200 && !text.contains(['/', '\\'])).then(|| text.to_owned())
 }
 
 fn sha1(text: &str) -> Option<String> {

@@ -22,7 +22,7 @@ const TYPES: [(&str, &str); 3] = [
     ("graph_types.yaml", include_str!("graph_types.yaml")),
 ];
 const TRIGGERS: &str = include_str!("triggers.yaml");
-const ACTIONS: [(&str, &str); 12] = [
+const ACTIONS: [(&str, &str); 14] = [
     ("mde.yaml", include_str!("mde.yaml")),
     ("mde_alerts.yaml", include_str!("mde_alerts.yaml")),
     ("mde_machines.yaml", include_str!("mde_machines.yaml")),
@@ -30,10 +30,12 @@ const ACTIONS: [(&str, &str); 12] = [
     ("mde_indicators.yaml", include_str!("mde_indicators.yaml")),
     ("mde_entities.yaml", include_str!("mde_entities.yaml")),
     ("mde_exposure.yaml", include_str!("mde_exposure.yaml")),
+    ("mde_assessments.yaml", include_str!("mde_assessments.yaml")),
     ("xdr.yaml", include_str!("xdr.yaml")),
     ("cloud_apps.yaml", include_str!("cloud_apps.yaml")),
     ("entra.yaml", include_str!("entra.yaml")),
     ("exchange.yaml", include_str!("exchange.yaml")),
+    ("azure.yaml", include_str!("azure.yaml")),
     ("messages.yaml", include_str!("messages.yaml")),
 ];
 
@@ -651,7 +653,7 @@ mod tests {
     #[test]
     fn the_embedded_catalogue_loads() {
         let catalog = builtin().unwrap();
-        assert_eq!(catalog.actions.len(), 127);
+        assert_eq!(catalog.actions.len(), 151);
         assert_eq!(catalog.triggers.values().filter(|spec| !spec.later).count(), 12);
         let isolate = catalog.action("mde.isolate_machine").unwrap();
         assert_eq!(isolate.confirm.as_ref().unwrap().every, Duration::from_secs(5));

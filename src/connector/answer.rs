@@ -122,9 +122,23 @@ pub(super) fn said(body: &[u8]) -> Said {
         Json::String(code) => Some(clean(code, 100)),
         _ => text(error, &["code", "Code"]).map(|code| clean(&code, 100)),
     };
-    let message = text(error, &["message", "Message"])
+    let message = innermost(error)
+        .and_then(|inner| text(inner, &["message"]))
+        .or_else(|| text(error, &["message", "Message"]))
         .or_else(|| text(&json, &["error_description", "message", "Message", "detail", "title"]));
     Said { code, message }
+}
+
+/// Azure Monitor says what is wrong with a query in the last of a chain of inner errors. Graph's have no message.
+fn innermost(error: &Json) -> Option<&Json> {
+    let inner = |error: &Json| error.get("innererror").is_some_and(|it| it.get("message").is_some_and(Json::is_string));
+    let mut found = error;
+    let mut depth = 0;
+    while depth < 8 && inner(found) {
+        found = found.get("innererror")?;
+        depth += 1;
+    }
+    (depth > 0).then_some(found)
 }
 
 /// Text for one line of a message: control characters become spaces, and it is cut on a character at `max` bytes.

@@ -87,6 +87,8 @@ pub fn normal(name: &str, ty: &Type, body: &Json, now: Timestamp) -> Result<Json
         "risk_detections" => page("value", other::risk_detection)?,
         "graph_users" => page("value", other::user)?,
         "user_risks" => page("value", other::user_risk)?,
+        "sentinel_incident" => other::sentinel_incident(body, wanted),
+        "sentinel_incidents" => page("value", other::sentinel_incident)?,
         "cloud_activities" | "cloud_entities" => page("data", |item, _| item.clone())?,
         "accepted" => json!({}),
         _ => match name.strip_prefix("closed_") {
@@ -97,7 +99,9 @@ pub fn normal(name: &str, ty: &Type, body: &Json, now: Timestamp) -> Result<Json
 }
 
 /// Every mapping that [`normal`] knows, and `hunting`, which needs the inputs too.
-pub const MAPPINGS: [&str; 31] = [
+pub const MAPPINGS: [&str; 33] = [
+    "sentinel_incident",
+    "sentinel_incidents",
     "mde_alert",
     "graph_alert",
     "cloud_apps_alert",

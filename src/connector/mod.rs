@@ -17,7 +17,10 @@ pub mod mail;
 mod mail_fault_tests;
 #[cfg(test)]
 mod mail_tests;
+mod multipart;
 mod native;
+#[cfg(test)]
+mod odd_tests;
 mod pages;
 pub mod rate;
 #[cfg(test)]

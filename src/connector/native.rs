@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use super::conn::{Conn, Outgoing, Raw, refuse};
 use super::request::{self, Request};
 use super::wire::{self, Stage};
-use super::{mail, teams, web};
+use super::{mail, multipart, teams, web};
 use crate::catalog::{Action, Catalog};
 use crate::clock::Clock;
 use crate::engine::Outcome;
@@ -51,6 +51,8 @@ impl Attempt {
         match self.action.native.as_deref() {
             None => self.plain(&self.action, &self.inputs).await,
             Some("user_risk") => self.user_risk().await,
+            Some("library_upload") => self.library_upload().await,
+            Some("sentinel_update") => self.sentinel_update().await,
             Some("email_send") => self.email().await.map_err(bare),
             Some("teams_post") => self.post().await,
             Some("http_request") => self.web().await,
@@ -161,6 +163,40 @@ impl Attempt {
         ))
     }
 
+    /// The one operation that takes a form with a file and no JSON.
+    async fn library_upload(&self) -> Got {
+        let request = self.built(&self.action, &self.inputs).map_err(bare)?;
+        let fields = request.body.as_ref().and_then(Json::as_object).cloned().unwrap_or_default();
+        let form = multipart::form(&fields).map_err(|why| bare(refuse("bad_input", why)))?;
+        let mut out = self.outgoing(&Request { body: None, ..request }).map_err(bare)?;
+        let kind = HeaderValue::try_from(form.kind).map_err(|_| bare(refuse("bad_input", "the form".into())))?;
+        out.headers.insert(reqwest::header::CONTENT_TYPE, kind);
+        out.body = Some(form.body.into());
+        self.page(&self.action, &out).await
+    }
+
+    /// A PUT replaces the whole incident, so it is read first, and written only as long as nobody else has written it: each
+    /// attempt that is refused for that did nothing.
+    async fn sentinel_update(&self) -> Got {
+        let Some(get) = self.catalog.action("azure.get_incident").cloned() else {
+            return Err(bare(refuse("not_supported", "there is no azure.get_incident".into())));
+        };
+        let id = self.inputs.get("incident_id").cloned().unwrap_or(Value::str(""));
+        let mut request = self.built(&self.action, &self.inputs).map_err(bare)?;
+        let asked = request.body.take().unwrap_or(Json::Null);
+        let mut tries = 0;
+        loop {
+            let found = self.plain(&get, &Map::from([(Arc::from("incident_id"), id.clone())])).await?;
+            request.body = Some(sentinel_body(&found.json, &asked));
+            self.stay_slow(&self.action.rate_class).await;
+            let out = self.outgoing(&request).map_err(bare)?;
+            match self.page(&self.action, &out).await {
+                Err((Outcome::Refused { status: 409 | 412, .. }, _)) if tries < 3 => tries += 1,
+                other => return other,
+            }
+        }
+    }
+
     /// Follow-up requests keep to the limits as well.
     async fn stay_slow(&self, class: &Arc<str>) {
         let _slot = self.conn.limits.take(class).await;
@@ -210,6 +246,30 @@ impl Attempt {
         }
         Ok(Answer { status: raw.status, json: web::answer(&raw), body: raw.body, parsed: false })
     }
+}
+
+/// What stays of an incident, with what is to be set over it.
+fn sentinel_body(found: &Json, asked: &Json) -> Json {
+    const STAYS: [&str; 11] = [
+        "title",
+        "description",
+        "severity",
+        "status",
+        "owner",
+        "labels",
+        "classification",
+        "classificationReason",
+        "classificationComment",
+        "firstActivityTimeUtc",
+        "lastActivityTimeUtc",
+    ];
+    let there = |key: &str| found.pointer(&format!("/properties/{key}")).filter(|value| !value.is_null()).cloned();
+    let mut properties: serde_json::Map<String, Json> =
+        STAYS.into_iter().filter_map(|key| Some((key.to_owned(), there(key)?))).collect();
+    for (key, value) in asked.get("properties").and_then(Json::as_object).into_iter().flatten() {
+        properties.insert(key.clone(), value.clone());
+    }
+    json!({"etag": found.get("etag"), "properties": properties})
 }
 
 fn bare(outcome: Outcome) -> (Outcome, Vec<u8>) {

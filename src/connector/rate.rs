@@ -40,6 +40,8 @@ fn documented(kind: ConnectionKind, class: &str) -> &'static [Limit] {
         (ConnectionKind::Mde, "machine_vulnerabilities") => {
             &[Limit { max: 50, seconds: 60 }, Limit { max: 1500, seconds: 3600 }]
         }
+        (ConnectionKind::Mde, "assessment") => &[Limit { max: 30, seconds: 60 }, Limit { max: 1000, seconds: 3600 }],
+        (ConnectionKind::Mde, "assessment_files") => &[Limit { max: 5, seconds: 60 }, Limit { max: 20, seconds: 3600 }],
         (ConnectionKind::Mde, _) => &[Limit { max: 100, seconds: 60 }, Limit { max: 1500, seconds: 3600 }],
         (ConnectionKind::Graph, "identity_protection") => PROTECTION,
         (ConnectionKind::Graph, "security") => SECURITY,

@@ -1,7 +1,7 @@
 //! An action and its inputs to one HTTP request, and its answer to the step's output. Pure: sending is `client`'s.
 //!
 //! How a body member is written, after `@` in its wire name: `@ms` an instant as milliseconds of the epoch, `@int` words and
-//! digits as numbers, `@recipients`, `@files`, `@text` and `@html` as Microsoft Graph's messages have them. A `[]` at the end
+//! digits as numbers, `@recipients`, `@files`, `@text` and `@html` as Microsoft Graph's messages have them, `@labels` as Sentinel's. A `[]` at the end
 //! puts one value in a list.
 
 mod hunting;
@@ -91,6 +91,10 @@ pub fn build(action: &Action, inputs: &Map, tag: &str) -> Result<Request, BadInp
     // Where the entry names no member of a body, the operation takes none.
     let takes_body = !action.body.is_null() || action.inputs.iter().any(|param| param.place == Place::Body);
     let has_body = takes_body && !matches!(&**method, "GET" | "HEAD" | "DELETE");
+    // What is made under a name of ours is made once, however often it is sent.
+    if path.contains("{tag}") {
+        parts.path = parts.path.replace("{tag}", &guid_of(tag));
+    }
     let path = parts.path_and_query(action);
     let body = has_body.then(|| {
         let mut body = parts.body;
@@ -138,6 +142,12 @@ pub fn output_noting(
 ) -> Result<Value, BadAnswer> {
     let Mapping::Entity(name) = &action.mapping else {
         let empty = json!({});
+        // A page of a service that answers with a bare list.
+        if let (Json::Array(_), Type::Object(page)) = (body, ty)
+            && page.name.starts_with("page of ")
+        {
+            return typed(action, ty, &json!({"value": body}), warnings);
+        }
         return typed(action, ty, if body.is_null() { &empty } else { body }, warnings);
     };
     if status == 404 && is_answer(action, status) {
@@ -154,7 +164,12 @@ pub fn output_noting(
 pub fn next_page(action: &Action, request: &Request, body: &Json) -> Option<NextPage> {
     match action.paging {
         Paging::None => None,
-        Paging::NextLink => body.get("@odata.nextLink")?.as_str().map(|link| NextPage::Link(link.to_owned())),
+        // Resource Manager leaves the prefix out.
+        Paging::NextLink => body
+            .get("@odata.nextLink")
+            .or_else(|| body.get("nextLink"))?
+            .as_str()
+            .map(|link| NextPage::Link(link.to_owned())),
         Paging::TopSkip => {
             let count = body.get("value")?.as_array()?.len();
             let top: usize = query_member(&request.path, "$top")?.parse().ok()?;
@@ -201,6 +216,13 @@ pub fn tagged(comment: &str, tag: &str) -> String {
     if comment.is_empty() { mark } else { format!("{comment} {mark}") }
 }
 
+/// A tag in the form of a GUID: the same one for the same tag.
+fn guid_of(tag: &str) -> String {
+    let hex = crate::id::hex(&crate::id::digest16(&["guid", tag]));
+    let part = |from: usize, to: usize| hex.get(from..to).unwrap_or("0");
+    format!("{}-{}-4{}-8{}-{}", part(0, 8), part(8, 12), part(13, 16), part(17, 20), part(20, 32))
+}
+
 #[derive(Default)]
 struct Parts {
     path: String,
@@ -220,9 +242,15 @@ impl Parts {
                 let text = scalar(param, value)?;
                 self.path = self.path.replace(&format!("{{{wire}}}"), &percent(&text));
             }
-            Place::Query => match wire.strip_prefix("$filter ") {
-                Some(term) => self.filters.extend(filter(param, term, value)?),
-                None => self.query.push((wire.to_owned(), scalar(param, value)?)),
+            Place::Query => match (wire.strip_prefix("$filter "), value) {
+                (Some(term), _) => self.filters.extend(filter(param, term, value)?),
+                // The name once for each, as forms do.
+                (None, Value::List(items)) => {
+                    for item in items.iter() {
+                        self.query.push((wire.to_owned(), scalar(param, item)?));
+                    }
+                }
+                (None, _) => self.query.push((wire.to_owned(), scalar(param, value)?)),
             },
             Place::Body => {
                 let (wire, many) = wire.strip_suffix("[]").map_or((wire, false), |wire| (wire, true));
@@ -341,6 +369,10 @@ fn written(param: &Param, form: &str, value: &Value) -> Result<Json, String> {
             let address =
                 |item: &Value| Ok(json!({"emailAddress": {"address": ids::address(item.as_str().unwrap_or(""))?}}));
             Json::Array(items.iter().map(address).collect::<Result<_, String>>()?)
+        }
+        ("labels", Value::List(items)) => {
+            let label = |item: &Value| json!({"labelName": item.as_str().unwrap_or(""), "labelType": "User"});
+            Json::Array(items.iter().map(label).collect())
         }
         ("files", Value::List(items)) => Json::Array(items.iter().map(file).collect::<Result<_, String>>()?),
         (form, value) => return Err(format!("a {} can't be written as {form}", value.kind())),

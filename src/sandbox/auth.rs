@@ -29,6 +29,10 @@ pub(super) enum Service {
     Mde,
     Graph,
     CloudApps,
+    /// Resource Manager.
+    Azure,
+    /// The query API of Azure Monitor.
+    Logs,
 }
 
 /// Mail over SMTP, and vaults.
@@ -44,6 +48,8 @@ fn service_of(resource: &str) -> Option<Service> {
         | "https://securitycenter.onmicrosoft.com/windowsatpservice" => Service::Mde,
         "https://graph.microsoft.com" => Service::Graph,
         CLOUD_APPS => Service::CloudApps,
+        "https://management.azure.com" => Service::Azure,
+        "https://api.loganalytics.io" => Service::Logs,
         _ => return None,
     })
 }
@@ -137,6 +143,8 @@ fn roles(world: &World, state: &State, resource: &str, client: &str) -> BTreeSet
         Some(Service::Mde) => &["mde"],
         Some(Service::Graph) => &["xdr", "entra", "exchange"],
         Some(Service::CloudApps) => &["cloud_apps"],
+        // What an application may do there is a role on the workspace, not in the token; some claim keeps the gate open.
+        Some(Service::Azure | Service::Logs) => &["azure"],
         None if resource == MAIL => return BTreeSet::from(["SMTP.SendAsApp".to_owned()]),
         // A vault asks its own policies, not the token.
         None => return BTreeSet::new(),

@@ -71,7 +71,18 @@ fn list(world: &World, state: &State, call: &Call) -> Answer {
     };
     let filters = body.get("filters").and_then(Json::as_object).cloned().unwrap_or_default();
     for (field, condition) in &filters {
-        let known = ["date", "alertOpen", "severity", "resolutionStatus", "id", "read"].contains(&field.as_str());
+        let known = [
+            "date",
+            "alertOpen",
+            "severity",
+            "resolutionStatus",
+            "id",
+            "read",
+            "entity.ip",
+            "entity.policy",
+            "entity.service",
+        ]
+        .contains(&field.as_str());
         if !known || !condition.is_object() {
             return refuse(&format!("the filter on '{field}' is not understood"));
         }
@@ -99,6 +110,14 @@ fn list(world: &World, state: &State, call: &Call) -> Answer {
 
 /// Operators are ANDed, the values of one are ORed.
 fn holds(item: &Json, field: &str, condition: &Json) -> bool {
+    if let Some(kind) = field.strip_prefix("entity.") {
+        let kind = if kind == "policy" { "policyRule" } else { kind };
+        let of = |entity: &&Json| entity.get("type").and_then(Json::as_str) == Some(kind);
+        let ids: Vec<&Json> = item.get("entities").and_then(Json::as_array).into_iter().flatten().filter(of).collect();
+        let wanted = condition.get("eq").and_then(Json::as_array);
+        return wanted
+            .is_some_and(|list| list.iter().any(|want| ids.iter().any(|entity| entity.get("id") == Some(want))));
+    }
     let have = match field {
         "date" => item.get("timestamp").cloned(),
         "severity" => item.get("severityValue").cloned(),

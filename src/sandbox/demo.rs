@@ -32,6 +32,9 @@ pub const SHIPPED: [(&str, &str); 7] = [
 const TOGETHER: [&str; 3] =
     ["isolate-high-severity.yaml", "resolve-legitimate-travel.yaml", "hunt-encoded-powershell.yaml"];
 
+/// The workspace of Microsoft Sentinel, below Resource Manager.
+const WORKSPACE: &str = "/subscriptions/0f9d1e6e-3c0c-4a6b-9b47-5a8c7d2e1f00/resourceGroups/soc/providers/Microsoft.OperationalInsights/workspaces/soc";
+
 /// Writes flows and secrets below `folder` (which should be private and new) and configures everything for the tenant at
 /// these addresses. The console listens on a free port of loopback unless `listen` is changed.
 pub fn demo_config(http: SocketAddr, smtp: SocketAddr, folder: &Path) -> Result<Config, Error> {
@@ -78,6 +81,11 @@ pub fn demo_config(http: SocketAddr, smtp: SocketAddr, folder: &Path) -> Result<
         to("mde", ConnectionKind::Mde, entra()),
         to("graph", ConnectionKind::Graph, entra()),
         to("mdca", ConnectionKind::CloudApps, Credential::ApiToken(api_token)),
+        Connection { base_url: Some(format!("{base}{WORKSPACE}")), ..to("sentinel", ConnectionKind::Azure, entra()) },
+        Connection {
+            base_url: Some(format!("{base}/v1/workspaces/9c2f5d1e-5a1b-4b7e-8f53-2f0f6a1f7c11")),
+            ..to("logs", ConnectionKind::LogAnalytics, entra())
+        },
         mail,
         teams,
     ];
@@ -159,7 +167,8 @@ mod tests {
         let http: SocketAddr = "127.0.0.1:1".parse().unwrap();
         let config = demo_config(http, "127.0.0.1:2".parse().unwrap(), folder.path()).unwrap();
         for connection in config.connections.values() {
-            assert!(connection.base_url.as_deref().is_none_or(|url| url == "http://127.0.0.1:1"), "{connection:?}");
+            let ours = |url: &str| url == "http://127.0.0.1:1" || url.starts_with("http://127.0.0.1:1/");
+            assert!(connection.base_url.as_deref().is_none_or(ours), "{connection:?}");
         }
         assert_eq!(config.mode, Mode::Live);
         assert!(folder.path().join("flows/kql/encoded-powershell.kql").exists());

@@ -14,6 +14,8 @@ pub(super) fn answer(catalog: &Catalog, call: &Call, service: Service, rest: &[&
         Service::Mde => ConnectionKind::Mde,
         Service::Graph => ConnectionKind::Graph,
         Service::CloudApps => ConnectionKind::CloudApps,
+        Service::Azure => ConnectionKind::Azure,
+        Service::Logs => ConnectionKind::LogAnalytics,
     };
     let fitting = catalog.actions.values().filter(|action| {
         action.kind == kind

@@ -55,6 +55,14 @@ pub(super) fn answer(world: &World, state: &mut State, call: &Call, path: &[&str
             Some(number) if call.method == "GET" => incident(world, state, call, number),
             Some(number) => update_incident(world, state, call, number),
         },
+        ("GET", ["incidents", id, "alerts"]) => match find_incident(world, state, id) {
+            None => missing(id),
+            Some(number) => {
+                let alerts = members_of(world, state, number);
+                let items = alerts.into_iter().map(|index| alert_json(world, state, index)).collect();
+                page(call, "security/alerts_v2", &ALERT_FIELDS, items, 100)
+            }
+        },
         ("POST", ["incidents", id, "comments"]) => match find_incident(world, state, id) {
             None => missing(id),
             Some(number) => {
@@ -122,11 +130,16 @@ pub(super) fn page(call: &Call, context: &str, fields: &[&str], mut items: Vec<J
 }
 
 fn next_link(call: &Call, end: usize) -> String {
+    link_with(call, "$skiptoken", end)
+}
+
+/// The address of a page, with what is before it in a parameter of this name.
+pub(super) fn link_with(call: &Call, name: &str, end: usize) -> String {
     let mut link = format!("{}?", call.url);
-    for (key, value) in call.query.iter().filter(|(key, _)| key != "$skip" && key != "$skiptoken") {
+    for (key, value) in call.query.iter().filter(|(key, _)| key != "$skip" && key != name) {
         link.push_str(&format!("{}={}&", encode(key), encode(value)));
     }
-    link.push_str(&format!("$skiptoken={end}"));
+    link.push_str(&format!("{name}={end}"));
     link
 }
 

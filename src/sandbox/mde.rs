@@ -62,14 +62,19 @@ pub(super) fn answer(world: &World, state: &mut State, call: &Call, path: &[&str
             None => missing("Alert", id),
         },
         ("GET", ["machines"]) => list_machines(world, state, call),
-        ("GET", ["machines", id]) if !id.starts_with("findby") => match find_device(world, id) {
-            Some((_, device)) => Answer::ok(entity("Machines/$entity", machine_json(world, state, device))),
-            None => missing("Machine", id),
-        },
+        ("GET", ["machines", id])
+            if !id.starts_with("findby") && !id.ends_with("Export") && !id.ends_with("ByMachine") =>
+        {
+            match find_device(world, id) {
+                Some((_, device)) => Answer::ok(entity("Machines/$entity", machine_json(world, state, device))),
+                None => missing("Machine", id),
+            }
+        }
         ("GET", ["machines", id, "alerts"]) => match find_device(world, id) {
             Some((_, device)) => machine_alerts(world, state, device),
             None => missing("Machine", id),
         },
+        (_, ["libraryfiles", ..]) => return super::library::answer(world, state, call, path),
         (_, ["indicators", rest @ ..]) => return super::indicators::answer(state, call, rest, now),
         ("POST", ["machines", id, verb]) => {
             return super::machine_action::request(world, state, call, id, verb, now)

@@ -6,6 +6,7 @@
 
 mod assertion;
 mod auth;
+mod azure;
 mod call;
 mod cloud;
 mod demo;
@@ -16,6 +17,7 @@ mod graph_people;
 mod graph_users;
 mod indicators;
 mod ledger;
+mod library;
 mod machine_action;
 mod mde;
 mod mde_devices;

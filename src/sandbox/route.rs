@@ -7,7 +7,7 @@ use super::call::{Answer, Call};
 use super::faults::{Faults, Limit};
 use super::ledger::DEMO_FLOWS;
 use super::state::{Hunt, State, World};
-use super::{cloud, generic, graph, mde, teams, token, vault};
+use super::{azure, cloud, generic, graph, mde, teams, token, vault};
 
 /// Answers one request of a client.
 pub(super) fn answer(world: &World, call: &Call) -> Answer {
@@ -36,6 +36,8 @@ pub(super) fn answer(world: &World, call: &Call) -> Answer {
         Service::Mde => mde::answer(world, state, call, rest),
         Service::Graph => graph::answer(world, state, call, rest),
         Service::CloudApps => cloud::answer(world, state, call, rest),
+        Service::Azure => azure::answer(world, state, call, rest),
+        Service::Logs => (rest == ["query"] && call.method == "POST").then(|| azure::query(world, state, call)),
     };
     stateful.or_else(|| generic::answer(&world.catalog, call, service, rest)).unwrap_or_else(|| unknown(call))
 }
@@ -50,6 +52,18 @@ fn service<'p>(path: &'p [&'p str]) -> Option<(Service, &'p [&'p str])> {
         _ => (None, path),
     };
     let (service, rest) = match path {
+        [
+            "subscriptions",
+            _,
+            "resourceGroups",
+            _,
+            "providers",
+            "Microsoft.OperationalInsights",
+            "workspaces",
+            _,
+            rest @ ..,
+        ] => (Service::Azure, rest),
+        ["v1", "workspaces", _, rest @ ..] => (Service::Logs, rest),
         ["api", "v1", rest @ ..] | ["cas", "api", "v1", rest @ ..] => (Service::CloudApps, rest),
         ["api", "v1.0", rest @ ..] | ["api", rest @ ..] => (Service::Mde, rest),
         ["v1.0" | "beta", rest @ ..] => (Service::Graph, rest),
@@ -93,6 +107,8 @@ fn throttle(world: &World, state: &mut State, call: &Call, service: Service, pat
         (Service::Graph, ["security", "runHuntingQuery"]) => ("graph hunting".to_owned(), limit(45, 60)),
         (Service::Graph, ["security", ..]) => ("graph security".to_owned(), limit(150, 60)),
         (Service::Graph, _) => ("graph".to_owned(), limit(2000, 1)),
+        (Service::Azure, _) => ("azure".to_owned(), limit(1200, 60)),
+        (Service::Logs, _) => ("log analytics".to_owned(), limit(200, 30)),
         (Service::CloudApps, _) => ("cloud apps".to_owned(), limit(30, 60)),
     };
     let seconds = state.throttle.take(&bucket, limit, world.clock.now()).err()?;

@@ -48,6 +48,11 @@ pub(super) struct State {
     /// Refused or repeated machine actions by device and type: every other one is answered with the open action.
     pub(super) repeats: BTreeMap<(usize, &'static str), u32>,
     pub(super) incidents: BTreeMap<u64, Handling>,
+    /// Incidents and comments of Sentinel that were written, by name in small letters; and how often.
+    pub(super) sentinel: BTreeMap<String, Json>,
+    pub(super) etags: u64,
+    /// The live response library; what it begins with until somebody asks.
+    pub(super) library: Option<BTreeMap<String, Json>>,
     pub(super) marks: Marks,
     pub(super) tokens: HashMap<String, Token>,
     /// What the app registration trusts, and the permissions that it was granted where somebody set them.

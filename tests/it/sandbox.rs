@@ -22,6 +22,8 @@ struct Tenant {
     http: reqwest::Client,
     mde: String,
     graph: String,
+    azure: String,
+    logs: String,
 }
 
 fn start() -> Timestamp {
@@ -37,9 +39,12 @@ impl Tenant {
         change(&mut options);
         let sandbox = Sandbox::start(options, Clock::from_fn(move || *shared.lock().unwrap())).await.unwrap();
         let http = reqwest::Client::new();
-        let mut tenant = Tenant { sandbox, now, http, mde: String::new(), graph: String::new() };
+        let (azure, logs) = (String::new(), String::new());
+        let mut tenant = Tenant { sandbox, now, http, mde: String::new(), graph: String::new(), azure, logs };
         tenant.mde = tenant.token(CLIENT_ID, "https://api.securitycenter.microsoft.com").await;
         tenant.graph = tenant.token(CLIENT_ID, "https://graph.microsoft.com").await;
+        tenant.azure = tenant.token(CLIENT_ID, "https://management.azure.com").await;
+        tenant.logs = tenant.token(CLIENT_ID, "https://api.loganalytics.io").await;
         tenant.sandbox.feed(usize::MAX);
         tenant
     }
@@ -187,50 +192,50 @@ async fn endpoint_answers_conform_to_the_description() {
     conforms(MDE, "/machineactions/{id}", "get", "200", &tenant.get(&path).await);
 }
 
-/// Every action of Defender for Endpoint with its documented example, on things that are there: the status and the answer
-/// are documented ones, and become the step's output without a note.
+/// Every action with its documented example, on things that are there: the status and the answer are documented ones, and
+/// become the step's output without a note.
 #[tokio::test]
-async fn every_endpoint_action_is_answered_as_documented_and_understood() {
+async fn every_action_is_answered_as_documented_and_understood() {
     let tenant = Tenant::new(|_| {}).await;
     let (catalog, facts) = (watchfloor::catalog::Catalog::builtin().unwrap(), contract::facts());
-    let alert = tenant.get("/api/alerts?$top=1").await["value"][0]["id"].as_str().unwrap().to_owned();
     let mut checked = 0;
-    for action in catalog.actions.values().filter(|action| action.connector() == "mde") {
-        // Each on a device of its own, so that no action is in the way of the next.
-        let machine = tenant.sandbox.world().plan.devices[checked % 10].id.clone();
-        let (_, open) =
-            tenant.post(&format!("/api/machines/{machine}/collectInvestigationPackage"), json!({"Comment": "c"})).await;
-        let indicator = json!({"indicatorValue": "203.0.113.9", "indicatorType": "IpAddress", "action": "Block", "title": "t", "description": "d"});
-        let (_, indicator) = tenant.post("/api/indicators", indicator).await;
-        let mut inputs = contract::example(action);
-        for (name, value) in [
-            ("machine_id", &json!(machine)),
-            ("alert_id", &json!(alert)),
-            ("action_id", &open["id"]),
-            ("indicator_id", &indicator["id"]),
-        ] {
-            if inputs.contains_key(name) {
-                inputs.insert(name.into(), Value::str(value.as_str().unwrap_or("")));
-            }
-        }
-        for (name, value) in
-            [("machine_ids", &json!(machine)), ("alert_ids", &json!(alert)), ("indicator_ids", &indicator["id"])]
-        {
-            if inputs.contains_key(name) {
-                inputs.insert(name.into(), Value::list(vec![Value::str(value.as_str().unwrap_or(""))]));
-            }
-        }
+    for action in catalog.actions.values().filter(|action| action.method.is_some()) {
+        let inputs = Subjects::of(&tenant, checked).await.given(action);
         let request = request::build(action, &inputs, "").unwrap();
-        let method = Method::from_bytes(request.method.as_bytes()).unwrap();
-        let (status, body) = tenant.call(method, &request.path, &tenant.mde, request.body.clone()).await;
-        let (prefix, document) = contract::document_of(&facts, action).unwrap();
-        if let Some(operation) = contract::operation(document, prefix, &request) {
-            let answer = &operation["responses"][status.as_str()];
-            assert!(answer.is_object(), "{} is answered {status}: {body}", action.name);
-            let schema = &contract::resolved(document, answer)["content"]["application/json"]["schema"];
-            if schema.is_object() {
-                assert_eq!(contract::faults(document, schema, &body), [""; 0], "{}: {body}", action.name);
+        let mut body = request.body.clone();
+        // The handler reads first, and writes the whole.
+        if action.native.as_deref() == Some("sentinel_update") {
+            let whole = tenant.at(&catalog, "azure.get_incident", &inputs).await;
+            let members = body.as_mut().unwrap()["properties"].as_object_mut().unwrap();
+            for key in ["title", "severity", "status"] {
+                members.entry(key).or_insert_with(|| whole["properties"][key].clone());
             }
+            let document = contract::document_of(&facts, action).unwrap().1;
+            let schema = json!({"$ref": "#/components/schemas/WrittenIncident"});
+            assert_eq!(contract::faults(document, &schema, body.as_ref().unwrap()), [""; 0]);
+        }
+        if action.native.as_deref() == Some("library_upload") {
+            let kept = tenant.upload(&request).await;
+            let value = request::output_noting(action, &action.output, 200, &kept, &inputs, start(), &mut vec![]);
+            assert_eq!(value.unwrap().get("fileName"), Some(&Value::str("collect.ps1")));
+            checked += 1;
+            continue;
+        }
+        let method = Method::from_bytes(request.method.as_bytes()).unwrap();
+        let (status, body) =
+            tenant.call(method, &tenant.below(action, &request.path), &tenant.auth(action), body).await;
+        let (prefix, document) = contract::document_of(&facts, action).unwrap();
+        let operation = contract::operation(document, prefix, &request).unwrap();
+        let answers = &operation["responses"];
+        let class = format!("{}XX", status.as_u16() / 100);
+        let answer = if answers[status.as_str()].is_object() { &answers[status.as_str()] } else { &answers[&class] };
+        assert!(answer.is_object(), "{} is answered {status}: {body}", action.name);
+        let answer = contract::resolved(document, answer);
+        let schema = &answer["content"]["application/json"]["schema"];
+        // The class of an answer is documented with a body, also where 204 has none.
+        if schema.is_object() && status != StatusCode::NO_CONTENT {
+            let body = as_documented(&body);
+            assert_eq!(contract::faults(document, schema, &body), [""; 0], "{}: {body}", action.name);
         }
         let body = if body.is_string() { Json::Null } else { body };
         let mut notes = vec![];
@@ -238,10 +243,125 @@ async fn every_endpoint_action_is_answered_as_documented_and_understood() {
             request::output_noting(action, &action.output, status.as_u16(), &body, &inputs, start(), &mut notes);
         assert!(status.is_success() && value.is_ok(), "{}: {status} {value:?} {body}", action.name);
         assert_eq!(notes, [""; 0], "{}", action.name);
-        tenant.pass(40);
+        tenant.pass(20);
         checked += 1;
     }
-    assert!(checked >= 80, "{checked}");
+    assert!(checked >= 140, "{checked}");
+}
+
+/// Graph breaks the case of its words here, and the tenant does so on purpose.
+fn as_documented(body: &Json) -> Json {
+    let mut body = body.clone();
+    if body["externalAudience"].is_string() {
+        body["status"] = json!(body["status"].as_str().unwrap().replacen('S', "s", 1).replacen('A', "a", 1));
+    }
+    body
+}
+
+/// Things that are there, for the inputs that name one.
+struct Subjects(Vec<(&'static str, String)>);
+
+impl Subjects {
+    /// Each time on a device and an alert of their own, so that no action is in the way of the next.
+    async fn of(tenant: &Tenant, turn: usize) -> Subjects {
+        let world = tenant.sandbox.world();
+        let machine = world.plan.devices[turn % 10].id.clone();
+        let collect = format!("/api/machines/{machine}/collectInvestigationPackage");
+        let (_, open) = tenant.post(&collect, json!({"Comment": "c"})).await;
+        let indicator = json!({"indicatorValue": "203.0.113.9", "indicatorType": "IpAddress", "action": "Block", "title": "t", "description": "d"});
+        let (_, indicator) = tenant.post("/api/indicators", indicator).await;
+        let with = |prefix: &str| {
+            world.plan.alerts.iter().filter(|alert| alert.graph_id.starts_with(prefix)).collect::<Vec<_>>()
+        };
+        let (endpoint, cloud) = (with("da"), with("ca"));
+        let user = world.plan.users.iter().find(|user| user.manager.is_some()).unwrap();
+        let risky = world.plan.alerts.iter().find_map(|alert| alert.detection.clone()).unwrap();
+        let text = |json: &Json| json.as_str().unwrap_or("").to_owned();
+        Subjects(vec![
+            ("machine_id", machine),
+            ("action_id", text(&open["id"])),
+            ("indicator_id", text(&indicator["id"])),
+            ("mde:alert_id", endpoint[0].id.clone()),
+            ("cloud_apps:alert_id", cloud[turn % cloud.len()].id.clone()),
+            ("alert_id", endpoint[0].graph_id.clone()),
+            ("azure:incident_id", format!("73e01a99-5cd7-4139-a149-{:012x}", endpoint[0].incident)),
+            ("incident_id", endpoint[0].incident.to_string()),
+            ("mde:user", "user1".to_owned()),
+            ("user", user.id.clone()),
+            ("from", user.upn.clone()),
+            ("detection_id", risky),
+            ("rule_id", "AQAAAJ5dZqA=".to_owned()),
+        ])
+    }
+
+    /// The documented example, with these in it; lists of ids have one.
+    fn given(&self, action: &watchfloor::catalog::Action) -> watchfloor::value::Map {
+        let mut inputs = contract::example(action);
+        let of = |name: &str| {
+            let own = format!("{}:{name}", action.connector());
+            self.0.iter().find(|(key, _)| *key == own || *key == name).map(|(_, id)| Value::str(id))
+        };
+        let names: Vec<_> = inputs.keys().cloned().collect();
+        for name in names {
+            let (one, many) = (name.strip_suffix('s').filter(|one| one.ends_with("_id")), &name);
+            match one {
+                Some(one) => drop(of(one).map(|id| inputs.insert(many.clone(), Value::list(vec![id])))),
+                None => drop(of(&name).map(|id| inputs.insert(name.clone(), id))),
+            }
+        }
+        inputs
+    }
+}
+
+const WORKSPACE: &str = "/subscriptions/0f9d1e6e-3c0c-4a6b-9b47-5a8c7d2e1f00/resourceGroups/soc/providers/Microsoft.OperationalInsights/workspaces/soc";
+
+impl Tenant {
+    /// The path below the base URL of the connection that would carry it.
+    fn below(&self, action: &watchfloor::catalog::Action, path: &str) -> String {
+        match action.kind.as_str() {
+            "azure" => format!("{WORKSPACE}{path}"),
+            "log_analytics" => format!("/v1/workspaces/9c2f5d1e-5a1b-4b7e-8f53-2f0f6a1f7c11{path}"),
+            _ => path.to_owned(),
+        }
+    }
+
+    fn auth(&self, action: &watchfloor::catalog::Action) -> String {
+        match action.kind.as_str() {
+            "mde" => self.mde.clone(),
+            "graph" => self.graph.clone(),
+            "azure" => self.azure.clone(),
+            "log_analytics" => self.logs.clone(),
+            _ => format!("Token {API_TOKEN}"),
+        }
+    }
+
+    /// What the handler makes of the request: a form.
+    async fn upload(&self, request: &request::Request) -> Json {
+        let file = &request.body.as_ref().unwrap()["file"];
+        let form = format!(
+            "--b\r\nContent-Disposition: form-data; name=\"file\"; filename={}\r\n\r\n{}\r\n\
+             --b\r\nContent-Disposition: form-data; name=\"OverrideIfExists\"\r\n\r\ntrue\r\n--b--\r\n",
+            file["name"],
+            file["text"].as_str().unwrap()
+        );
+        let post = self.http.post(self.url(&request.path)).header("authorization", &self.mde);
+        post.header("content-type", "multipart/form-data; boundary=b")
+            .body(form)
+            .send()
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap()
+    }
+
+    async fn at(&self, catalog: &watchfloor::catalog::Catalog, name: &str, inputs: &watchfloor::value::Map) -> Json {
+        let action = catalog.action(name).unwrap();
+        let request = request::build(action, inputs, "").unwrap();
+        let (status, body) = self.call(Method::GET, &self.below(action, &request.path), &self.auth(action), None).await;
+        assert_eq!(status, 200, "{body}");
+        body
+    }
 }
 
 #[tokio::test]
@@ -464,14 +584,20 @@ async fn every_route_of_the_catalogue_is_served() {
     let mut served = 0;
     for entry in catalog.actions.values() {
         let (Some(method), Some(path)) = (&entry.method, &entry.path) else { continue };
-        let (alert, auth) = match entry.connector() {
-            "mde" => (&of("da").id, tenant.mde.clone()),
-            "cloud_apps" => (&of("ca").id, format!("Token {API_TOKEN}")),
-            _ => (&of("da").graph_id, tenant.graph.clone()),
+        let alert = match entry.connector() {
+            "mde" => &of("da").id,
+            "cloud_apps" => &of("ca").id,
+            _ => &of("da").graph_id,
         };
+        let auth = tenant.auth(entry);
         let user = world.plan.users.iter().find(|user| user.manager.is_some()).unwrap();
-        let incident = of("da").incident.to_string();
-        let path = path
+        let incident = match entry.connector() {
+            "azure" => format!("73e01a99-5cd7-4139-a149-{:012x}", of("da").incident),
+            _ => of("da").incident.to_string(),
+        };
+        let path = tenant
+            .below(entry, path)
+            .replace("{tag}", "3f0c1a52-0000-4000-8000-000000000000")
             .replace("{alert_id}", alert)
             .replace("{machine_id}", &tenant.victim())
             .replace("{action_id}", action["id"].as_str().unwrap())

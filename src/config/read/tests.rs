@@ -17,7 +17,7 @@ fn the_example_documents_every_key_and_parses() {
     let text = include_str!("../../../config.example.yaml");
     let config = parse(text).unwrap();
     assert_eq!(config.mode, Mode::Shadow);
-    assert_eq!(config.connections.len(), 6);
+    assert_eq!(config.connections.len(), 8);
     assert_eq!(config.store, Path::new("/etc/watchfloor/./data"));
     assert_eq!(config.connections["mail"].email.as_ref().unwrap().port, 587);
     assert_eq!(config.limits.windows[&Effect::Destructive].len(), 2);

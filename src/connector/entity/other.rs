@@ -108,6 +108,36 @@ pub(super) fn incident(body: &Json, wanted: Wanted<'_>) -> Json {
     incident
 }
 
+pub(super) fn sentinel_incident(body: &Json, wanted: Wanted<'_>) -> Json {
+    let empty = json!({});
+    let of = body.get("properties").unwrap_or(&empty);
+    let more = of.get("additionalData").unwrap_or(&empty);
+    let labels: Vec<&str> = list(of, "labels").filter_map(|label| text(label, "labelName")).collect();
+    let tactics: Vec<&Json> = list(more, "tactics").collect();
+    only!(wanted, {
+        "id": text(body, "name"),
+        "number": of.get("incidentNumber"),
+        "title": text(of, "title").unwrap_or("(no title)"),
+        "description": text(of, "description"),
+        "severity": text(of, "severity"),
+        "status": text(of, "status"),
+        "classification": text(of, "classification"),
+        "classification_reason": text(of, "classificationReason"),
+        "classification_comment": text(of, "classificationComment"),
+        "created": text(of, "createdTimeUtc"),
+        "updated": text(of, "lastModifiedTimeUtc"),
+        "first_activity": text(of, "firstActivityTimeUtc"),
+        "last_activity": text(of, "lastActivityTimeUtc"),
+        "assigned_to": of.get("owner").and_then(|owner| text(owner, "userPrincipalName")),
+        "url": text(of, "incidentUrl"),
+        "labels": labels,
+        "tactics": tactics,
+        "alert_count": more.get("alertsCount"),
+        "etag": text(body, "etag"),
+        "raw": body,
+    })
+}
+
 pub(super) fn comment(body: &Json) -> Json {
     json!({
         "text": body.get("comment").and_then(Json::as_str).unwrap_or(""),

@@ -11,7 +11,7 @@ use crate::value::{Map, Value, duration_text};
 /// Puts the parameters before the query and brings the time span into ISO 8601.
 pub(super) fn finish(body: &mut JsonMap<String, Json>, inputs: &Map) -> Result<(), BadInput> {
     if let Some(params) = inputs.get("params").and_then(Value::as_map)
-        && let Some(Json::String(query)) = body.get_mut("Query")
+        && let Some(Json::String(query)) = cased(body, "Query")
     {
         let mut head = String::new();
         for (name, value) in params {
@@ -21,7 +21,7 @@ pub(super) fn finish(body: &mut JsonMap<String, Json>, inputs: &Map) -> Result<(
         }
         *query = head + query;
     }
-    if let Some(Json::String(span)) = body.get_mut("Timespan") {
+    if let Some(Json::String(span)) = cased(body, "Timespan") {
         let looks_iso = span.starts_with('P') || span.contains('/');
         let allowed = span.len() <= 80 && span.bytes().all(|b| b.is_ascii_alphanumeric() || b"/:.-+".contains(&b));
         match decode::parse_duration(span) {
@@ -31,6 +31,12 @@ pub(super) fn finish(body: &mut JsonMap<String, Json>, inputs: &Map) -> Result<(
         }
     }
     Ok(())
+}
+
+/// A member by its name; Log Analytics writes it with a small first letter.
+fn cased<'a>(body: &'a mut JsonMap<String, Json>, name: &str) -> Option<&'a mut Json> {
+    let small = name.to_ascii_lowercase();
+    if body.contains_key(name) { body.get_mut(name) } else { body.get_mut(&small) }
 }
 
 fn bad(param: &str, message: impl Into<String>) -> BadInput {
@@ -85,6 +91,14 @@ fn quoted(text: &str) -> Result<String, String> {
 
 /// The answer as a `HuntingResult`. Both spellings of its members are read (`Schema`, `schema`; `Name`, `name`).
 pub(super) fn result(ty: &Type, body: &Json, inputs: &Map) -> Result<Value, String> {
+    let tables;
+    let body = match body.get("tables") {
+        Some(_) => {
+            tables = of_tables(body)?;
+            &tables
+        }
+        None => body,
+    };
     let rows = either(body, "results", "Results").and_then(Json::as_array).ok_or("there are no results")?;
     let most = inputs.get("max_rows").and_then(Value::as_int).unwrap_or(1_000);
     if usize::try_from(most).unwrap_or(0) < rows.len() {
@@ -120,6 +134,23 @@ pub(super) fn result(ty: &Type, body: &Json, inputs: &Map) -> Result<Value, Stri
         ("columns", Value::list(columns.collect())),
         ("rows", Value::list(rows)),
     ]))
+}
+
+/// The form of Log Analytics: tables of columns and of rows that are lists. A part of an answer is none.
+fn of_tables(body: &Json) -> Result<Json, String> {
+    if let Some(error) = body.get("error") {
+        let said = error.pointer("/details/0/message").or_else(|| error.get("message")).and_then(Json::as_str);
+        return Err(format!("the service answered in part only: {}", said.unwrap_or("it does not say why")));
+    }
+    let table = body.pointer("/tables/0").ok_or("there is no table")?;
+    let columns = table.get("columns").and_then(Json::as_array).ok_or("the table has no columns")?;
+    let names: Vec<&str> = columns.iter().map(|it| it.get("name").and_then(Json::as_str).unwrap_or("")).collect();
+    let row = |cells: &Json| -> Json {
+        let cells = cells.as_array().into_iter().flatten().cloned();
+        names.iter().map(|name| (*name).to_owned()).zip(cells).collect::<JsonMap<_, _>>().into()
+    };
+    let rows: Vec<Json> = table.get("rows").and_then(Json::as_array).into_iter().flatten().map(row).collect();
+    Ok(serde_json::json!({"schema": columns, "results": rows}))
 }
 
 /// One row. An empty cell is absent, also where its column is declared.
