@@ -28,7 +28,7 @@ pub(super) struct Wear {
 
 /// One life's view of the disk that outlives it.
 pub(super) struct Disk {
-    kept: Arc<MemoryStore>,
+    kept: Arc<dyn Store>,
     queue: mpsc::UnboundedSender<Batch>,
 }
 
@@ -48,6 +48,12 @@ impl Disk {
         let writer = Writer { kept: Arc::clone(&kept), dice, wear, tenant, fate: Arc::clone(&fate), full: 0 };
         tokio::spawn(writer.run(batches));
         (Arc::new(Disk { kept, queue }), fate)
+    }
+
+    /// Over another store, with a writer of its own: what is to be written comes out of the queue.
+    pub(super) fn over(kept: Arc<dyn Store>) -> (Arc<Disk>, mpsc::UnboundedReceiver<Batch>) {
+        let (queue, batches) = mpsc::unbounded_channel();
+        (Arc::new(Disk { kept, queue }), batches)
     }
 }
 

@@ -10,10 +10,11 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use watchfloor::clock::Clock;
+use watchfloor::connector::client::Sends;
 use watchfloor::guard::Guard;
 use watchfloor::journal::memory::MemoryStore;
 use watchfloor::journal::{RunQuery, RunRow, RunStatus, Store};
-use watchfloor::trigger::alert_poll::Pollers;
+use watchfloor::trigger::alert_poll::{Fetch, Pollers};
 use watchfloor::trigger::{Event, Flows, Gate, Intake, Phase, batch, schedule};
 use watchfloor::value::Value;
 use watchfloor::worker::{Deps, Worker};
@@ -95,6 +96,52 @@ struct Life {
     failed: u64,
 }
 
+/// What a process is made of, for one life.
+pub(super) struct Host<L> {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) line: L,
+    pub(super) clock: Clock,
+    /// When the flows were first deployed.
+    pub(super) begin: Timestamp,
+    /// Where a first reading begins.
+    pub(super) from: Option<Timestamp>,
+    pub(super) in_flight: usize,
+}
+
+impl<L: Sends + Fetch + Clone + 'static> Host<L> {
+    /// As `cli::service` puts it together, without what listens; nothing where the store does not let it start.
+    pub(super) async fn start(self, stop: &CancellationToken) -> Option<(Worker, Arc<Intake>)> {
+        let Host { store, line, clock, begin, from, in_flight } = self;
+        let flows = Flows::new(site().deployment(begin));
+        let recent = store.reservations(Timestamp::UNIX_EPOCH).unwrap();
+        let worker = Worker::start(Deps {
+            store: Arc::clone(&store),
+            client: Arc::new(line.clone()),
+            guard: Guard::new(&site().config, recent),
+            registry: Arc::new(Shared),
+            clock: clock.clone(),
+            public_url: None,
+            in_flight,
+        })
+        .await
+        .ok()?;
+        let gate = Arc::new(Gate::new(0, 1_000_000));
+        let hand_over = {
+            let worker = worker.clone();
+            Box::new(move |rows| worker.accepted(rows))
+        };
+        let intake = Arc::new(Intake::new(store, flows, clock, Arc::clone(&gate), hand_over));
+        gate.enter(Phase::Serving);
+        let catalog = Arc::clone(&site().catalog);
+        let pollers =
+            Pollers::start(Arc::clone(&intake), catalog, Arc::new(line), from, TaskTracker::new(), stop.clone());
+        tokio::spawn(pollers.unwrap().run());
+        tokio::spawn(batch::run(Arc::clone(&intake), stop.clone()));
+        tokio::spawn(schedule::run(Arc::clone(&intake), stop.clone()));
+        Some((worker, intake))
+    }
+}
+
 impl Ground {
     fn rows(&self) -> Vec<RunRow> {
         self.kept.runs(&RunQuery::default()).unwrap()
@@ -159,38 +206,15 @@ impl Ground {
         }
     }
 
-    /// As `cli::service` puts it together, without what listens.
+    /// The service, and who asks it.
     async fn start(&self, disk: Arc<Disk>, stop: &CancellationToken) -> Option<Worker> {
         let store: Arc<dyn Store> = disk;
-        let clock = self.clock();
-        let flows = Flows::new(site().deployment(self.begin));
-        let recent = store.reservations(Timestamp::UNIX_EPOCH).unwrap();
-        let worker = Worker::start(Deps {
-            store: Arc::clone(&store),
-            client: Arc::new(Line(Arc::clone(&self.tenant))),
-            guard: Guard::new(&site().config, recent),
-            registry: Arc::new(Shared),
-            clock: clock.clone(),
-            public_url: None,
-            in_flight: usize::try_from(self.dice.between(1, 4)).unwrap(),
-        })
-        .await
-        .ok()?;
-        let gate = Arc::new(Gate::new(0, 1_000_000));
-        let hand_over = {
-            let worker = worker.clone();
-            Box::new(move |rows| worker.accepted(rows))
-        };
-        let intake = Arc::new(Intake::new(Arc::clone(&store), flows, clock, Arc::clone(&gate), hand_over));
-        gate.enter(Phase::Serving);
+        let in_flight = usize::try_from(self.dice.between(1, 4)).unwrap();
         // The first start is told where to begin; until that is on disk, each one is the first.
         let from = self.kept.get("poll/mde/mde.alert.new").unwrap().is_none().then_some(self.begin);
-        let fetch = Arc::new(Line(Arc::clone(&self.tenant)));
-        let catalog = Arc::clone(&site().catalog);
-        let pollers = Pollers::start(Arc::clone(&intake), catalog, fetch, from, TaskTracker::new(), stop.clone());
-        tokio::spawn(pollers.unwrap().run());
-        tokio::spawn(batch::run(Arc::clone(&intake), stop.clone()));
-        tokio::spawn(schedule::run(Arc::clone(&intake), stop.clone()));
+        let line = Line(Arc::clone(&self.tenant));
+        let (clock, begin) = (self.clock(), self.begin);
+        let (worker, intake) = Host { store, line, clock, begin, from, in_flight }.start(stop).await?;
         for (at, number) in &self.asks {
             if !locked(&self.taken).contains(number) {
                 let wait = Duration::try_from(at.duration_since(self.tenant.now())).unwrap_or_default();

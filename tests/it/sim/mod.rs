@@ -3,11 +3,12 @@
 //! back, its clock jumps. Time is virtual and everything runs on one thread, so that a seed is a course of events.
 //!
 //! A seed that breaks an invariant is printed. `WATCHFLOOR_SIM_SEED=17 cargo test --test it sim::` plays it again with all
-//! that was sent, `WATCHFLOOR_SIM_SEEDS=5000` plays that many (`scripts/sim`).
+//! that was sent, `WATCHFLOOR_SIM_SEEDS=5000` plays that many (`scripts/sim`). `soak` plays days over the real store.
 
 mod disk;
 mod life;
 mod site;
+mod soak;
 mod tenant;
 
 use std::sync::atomic::{AtomicU64, Ordering};
