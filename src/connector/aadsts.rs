@@ -113,7 +113,8 @@ pub(super) struct Read {
     pub(super) text: String,
 }
 
-pub(super) fn find(number: u64) -> Option<&'static Refusal> {
+/// The row of a number.
+pub fn find(number: u64) -> Option<&'static Refusal> {
     REFUSALS.iter().find(|row| row.number == number)
 }
 
@@ -135,4 +136,30 @@ pub(super) fn read(status: u16, json: &Json) -> Read {
     let said = answer::clean(description.lines().next().unwrap_or(""), 300);
     let said = if said.is_empty() { &code } else { &said };
     Read { text: format!("{told} ({said})"), code, kind }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_the_table_does_not_know_is_judged_by_its_status() {
+        let unknown = json!({ "error": "x", "error_description": "AADSTS1234567: Something.\r\nTrace", "error_codes": [1_234_567] });
+        for (status, json, kind, code) in [
+            (503, json!({}), Kind::Passing, "token"),
+            (502, json!("<html>"), Kind::Passing, "token"),
+            (429, json!({}), Kind::Throttled, "token"),
+            (500, unknown.clone(), Kind::Passing, "AADSTS1234567"),
+            (400, unknown.clone(), Kind::Lasting, "AADSTS1234567"),
+            (404, json!({}), Kind::Lasting, "token"),
+            // The number is in the text alone.
+            (400, json!({ "error_description": "AADSTS90033: A transient error." }), Kind::Passing, "AADSTS90033"),
+        ] {
+            let read = read(status, &json);
+            assert_eq!((read.kind, read.code.as_str()), (kind, code), "{status} {json}");
+        }
+        assert!(read(400, &unknown).text.contains("AADSTS1234567: Something."));
+    }
 }

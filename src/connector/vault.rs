@@ -12,6 +12,7 @@ use reqwest::StatusCode;
 use serde_json::Value as Json;
 
 use super::auth::Auth;
+use super::redact::Scrubber;
 use super::{answer, conn, wire};
 use crate::clock::Clock;
 use crate::config::vault::{KeyVault, Vaulted};
@@ -60,17 +61,23 @@ async fn read_vault(name: &Arc<str>, vault: &KeyVault, wanted: Vec<&Vaulted>, cl
     });
     let local = vault.url.starts_with("http://") && vault.entra.authority.starts_with("http://");
     let opened = conn::client(!local, name).and_then(|http| {
-        let auth = Auth::entra(&format!("key vault {name}").into(), &vault.entra, scope, &http, clock, &mut |_| {})?;
-        Ok((http, auth))
+        let mut scrubber = Scrubber::default();
+        let (name, secret) = (format!("key vault {name}").into(), &mut |secret: &str| scrubber.add(secret));
+        let auth = Auth::entra(&name, &vault.entra, scope, &http, clock, secret)?;
+        Ok((http, auth, scrubber))
     });
-    let (http, auth) = match opened {
+    let (http, auth, scrubber) = match opened {
         Ok(opened) => opened,
         Err(error) => return vec![error],
     };
     let mut faults = vec![];
     for vaulted in wanted {
         if let Err(fault) = again(&http, &auth, vault, vaulted).await {
-            let message = format!("reading the secret {vaulted} from the key vault {}: {}", vault.url, fault.message);
+            let message = format!(
+                "reading the secret {vaulted} from the key vault {}: {}",
+                vault.url,
+                scrubber.text(fault.message)
+            );
             faults.push(if fault.passing { Error::unavailable(message) } else { Error::config(message) });
         }
     }

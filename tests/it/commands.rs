@@ -108,6 +108,7 @@ fn exit_codes_say_whose_fault_it_is() {
     assert!(typo.code == 78 && typo.err.contains("mode"), "{typo:?}");
     assert_eq!(code(&["--version"]), 0);
     assert_eq!(code(&["explain", "WF9999"]), 3);
+    assert_eq!((code(&["explain", "aadsts7000222"]), code(&["explain", "AADSTS1"])), (0, 3));
 }
 
 #[test]

@@ -181,6 +181,21 @@ async fn a_passing_refusal_is_asked_about_again() {
 }
 
 #[tokio::test]
+async fn a_token_is_renewed_once_before_its_end_however_many_ask() {
+    let site = Site::with(|options| options.token_lifetime = Duration::from_secs(3)).await;
+    let client = site.open(&site.app("client_secret: { file: secret }")).unwrap();
+    let watch = stopwatch();
+    while site.token_requests() < 2 {
+        for asked in join_all((0..8).map(|_| site.ask(&client))).await {
+            asked.unwrap();
+        }
+    }
+    let took = watch.elapsed();
+    assert!(took >= Duration::from_secs(2), "a fifth of its life before its end, not after {took:?}");
+    assert_eq!(site.token_requests(), 2);
+}
+
+#[tokio::test]
 async fn a_lasting_refusal_is_asked_about_once() {
     let site = Site::new().await;
     let client = site.open(&site.app("client_secret: { file: wrong }")).unwrap();

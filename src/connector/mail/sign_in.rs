@@ -21,6 +21,9 @@ use crate::connector::redact::Scrubber;
 use crate::engine::Outcome;
 use crate::error::Error;
 
+/// The longest word of a server's answer that is told.
+const WORD: usize = 60;
+
 pub(super) enum SignIn {
     /// The server takes mail from anybody who reaches it.
     None,
@@ -76,7 +79,7 @@ impl SignIn {
                 let Err(refused) = present(smtp, mailbox, &ticket).await else { return Ok(()) };
                 // A token may have been revoked early; a new one tells. A server that hung up is not asked twice.
                 let refused = match auth.renewed(&ticket).await {
-                    Some(Ok(fresh)) if fresh.token != ticket.token && refused.error.is_permanent() => {
+                    Some(Ok(fresh)) if fresh.token != ticket.token && refused.certain => {
                         match present(smtp, mailbox, &fresh).await {
                             Ok(()) => return Ok(()),
                             Err(again) => again,
@@ -92,37 +95,44 @@ impl SignIn {
 
 /// Why a token was not taken.
 struct Refused {
-    error: SmtpError,
-    /// What the challenge said of it.
-    said: Option<String>,
+    /// What the server said, without the token.
+    said: String,
+    /// Whether it answered that it does not take it, and did not break off.
+    certain: bool,
 }
 
 /// Presents a token. It follows the command in a line of its own, as it is longer than a command may be.
 async fn present(smtp: &mut AsyncSmtpConnection, mailbox: &str, ticket: &Ticket) -> Result<(), Refused> {
-    let plain = |error| Refused { error, said: None };
     let token = ticket.token.as_deref().unwrap_or("");
-    smtp.command(Line("AUTH XOAUTH2")).await.map_err(plain)?;
     let proof = STANDARD.encode(format!("user={mailbox}\u{1}auth=Bearer {token}\u{1}\u{1}"));
-    let response = smtp.command(Line(&proof)).await.map_err(plain)?;
+    let refused = |error: SmtpError| {
+        // Servers like to repeat what they did not take, or a part of it; nothing else that they say is so long a word.
+        let said = chain(&error);
+        let words: Vec<&str> =
+            said.split(' ').map(|word| if word.len() > WORD { "[redacted]" } else { word }).collect();
+        let said = words.join(" ");
+        Refused { said: answer::clean(&said, 300), certain: error.is_permanent() || error.is_client() }
+    };
+    smtp.command(Line("AUTH XOAUTH2")).await.map_err(refused)?;
+    let response = smtp.command(Line(&proof)).await.map_err(refused)?;
     if !response.has_code(334) {
         return Ok(());
     }
     let challenge = response.first_line().and_then(|text| STANDARD.decode(text.trim()).ok());
-    let said = challenge.and_then(|json| serde_json::from_slice::<Json>(&json).ok());
-    let said = said.and_then(|json| Some(answer::clean(json.get("status")?.as_str()?, 60)));
-    match smtp.command(Line("")).await {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Refused { error, said }),
+    let json = challenge.and_then(|json| serde_json::from_slice::<Json>(&json).ok());
+    let status = json.and_then(|json| Some(answer::clean(json.get("status")?.as_str()?, 60)));
+    let Err(error) = smtp.command(Line("")).await else { return Ok(()) };
+    let mut refused = refused(error);
+    if let Some(status) = status {
+        refused.said = format!("{}, status {status}", refused.said);
     }
+    Err(refused)
 }
 
 impl Refused {
     /// What an administrator must do; Exchange tells its reasons apart by the code after the number.
     fn told(&self, server: &str, mailbox: &str) -> Outcome {
-        let mut said = answer::clean(&chain(&self.error), 300);
-        if let Some(status) = &self.said {
-            said = format!("{said}, status {status}");
-        }
+        let said = &self.said;
         let todo = if said.contains("5.7.139") {
             format!(
                 "switch authenticated SMTP on for the mailbox: Set-CASMailbox {mailbox} -SmtpClientAuthenticationDisabled $false"
@@ -135,7 +145,7 @@ impl Refused {
             )
         };
         let why = format!("the mail server {server} refuses the token for {mailbox}: {said}; {todo}");
-        not_sent("credentials", &why, !(self.error.is_permanent() || self.error.is_client()))
+        not_sent("credentials", &why, !self.certain)
     }
 }
 
