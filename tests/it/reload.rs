@@ -233,7 +233,7 @@ fn what_was_kept_of_an_earlier_start_lets_no_flow_do_more_than_its_file() {
     assert_eq!(site.json(&["status"])["flows"], json!({ "live": 1, "shadow": 0 }), "the shortcut was taken");
     let (status, body) = tenant.hook(&service.url, &event(&alert, &machine)).unwrap();
     assert_eq!(status, 503, "{body}");
-    assert!(service.log().contains("is not what was deployed"));
+    service.says("is not what was deployed");
     // It was noticed, and all files were read again.
     next(&site, &Json::Null);
     assert_eq!(site.json(&["status"])["flows"], json!({ "live": 0, "shadow": 1 }));
