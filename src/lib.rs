@@ -1,7 +1,7 @@
 //! watchfloor runs security-operations flows: YAML files in git that say when, if and then.
 //!
 //! Layers, later ones may use earlier ones (see ARCHITECTURE.md; a test reads the `use` lines):
-//! value, id, error, fail, clock · diag · yaml · triage · catalog · expr · flow · check · engine · journal · config · guard · connector ·
+//! value, id, error, fail, clock · diag · yaml · triage · suppress · catalog · expr · flow · check · engine · journal · config · guard · connector ·
 //! trigger · sandbox · worker · console · cli.
 
 pub mod catalog;
@@ -21,6 +21,7 @@ pub mod guard;
 pub mod id;
 pub mod journal;
 pub mod sandbox;
+pub mod suppress;
 pub mod triage;
 pub mod trigger;
 pub mod value;

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::load::Site;
 use super::out::{Out, safe};
-use super::{Format, Global, catalogues, endings, load};
+use super::{Format, Global, catalogues, endings, load, suppressions};
 use crate::diag::{self, Diagnostic, Severity};
 use crate::error::{Error, ExitCode};
 
@@ -25,9 +25,15 @@ pub(super) fn run(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, E
         (paths, _) => paths.to_vec(),
     };
     let site = config.as_ref().map(Site::of).unwrap_or_default();
-    let loaded = load::load(&paths, &catalog, &site, None)?;
+    let mut loaded = load::load(&paths, &catalog, &site, None)?;
     let endings = endings::of(loaded.flows.iter().map(|(card, _)| card), &catalog, config.as_ref())?;
     let endings: Vec<_> = endings.into_iter().filter(|ending| ending.end.is_some()).collect();
+    let mut files = loaded.files();
+    if let ([], Some(config)) = (&*args.paths, &config) {
+        let rules = suppressions::load(config, crate::clock::Clock::system().now())?;
+        files += rules.files;
+        loaded.diagnostics.extend(rules.diagnostics);
+    }
     match out.format() {
         Format::Human => {
             let text = diag::render(&loaded.diagnostics, out.colors());
@@ -37,7 +43,7 @@ pub(super) fn run(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, E
         }
         Format::Json => {
             let diagnostics: Vec<_> = loaded.diagnostics.iter().map(diag::json).collect();
-            out.json(&json!({ "files": loaded.files(), "diagnostics": diagnostics, "notes": endings }));
+            out.json(&json!({ "files": files, "diagnostics": diagnostics, "notes": endings }));
         }
         Format::Jsonl => loaded.diagnostics.iter().for_each(|fault| out.json(&diag::json(fault))),
         Format::Github => {
@@ -50,9 +56,9 @@ pub(super) fn run(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, E
     let warnings = loaded.diagnostics.len() - errors;
     if out.is_human() {
         endings.iter().for_each(|ending| out.say(&safe(&format!("note: {}", ending.sentence()))));
-        out.say(&format!("{} files, {errors} errors, {warnings} warnings", loaded.files()));
+        out.say(&format!("{files} files, {errors} errors, {warnings} warnings"));
     }
-    if loaded.files() == 0 && errors == 0 {
+    if files == 0 && errors == 0 {
         return Err(
             Error::new(ExitCode::NothingMatched, "no flow file was found").help("flow files end in .yaml or .yml")
         );

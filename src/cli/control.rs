@@ -22,7 +22,7 @@ use crate::error::{Error, ExitCode};
 use crate::flow::model::Mode;
 use crate::id::RunId;
 use crate::journal::Op;
-use crate::trigger::house::{self, Order};
+use crate::trigger::house::{self, Allowance, Order};
 use crate::trigger::letters::Again;
 use crate::trigger::manual::{self, Start};
 use crate::worker::{Told, Word};
@@ -83,6 +83,7 @@ pub(super) fn routes(token: String, handle: Handle) -> Router {
     Router::new()
         .route("/control/start", post(start))
         .route("/control/alerts", post(alerts))
+        .route("/control/allow", post(allow))
         .route("/control/cancel", post(cancel))
         .route("/control/settle", post(settle))
         .route("/control/dlq", post(dlq))
@@ -182,6 +183,18 @@ async fn alerts(State(control): State<Arc<Control>>, headers: HeaderMap, body: B
     }
     // In a task of its own: a command that is ended meanwhile must not leave a run on disk that nobody takes up.
     let begun = tokio::spawn(async move { house::begin(&handle.intake, &handle.catalog, &order).await });
+    let begun = begun.await.map_err(|_| Error::new(ExitCode::Temporary, "the service is stopping"))??;
+    Ok(Reply(json!(begun)).into_response())
+}
+
+/// The indicators of a suppression rule: a run of a flow of our own.
+async fn allow(State(control): State<Arc<Control>>, headers: HeaderMap, body: Body) -> Result<Response, Refused> {
+    let allowance: Allowance = control.read(&headers, body).await?;
+    let handle = control.handle.clone();
+    if let Some(why) = handle.intake.gate.closed() {
+        return Err(Error::new(ExitCode::Temporary, why).into());
+    }
+    let begun = tokio::spawn(async move { house::allow(&handle.intake, &handle.catalog, &allowance).await });
     let begun = begun.await.map_err(|_| Error::new(ExitCode::Temporary, "the service is stopping"))??;
     Ok(Reply(json!(begun)).into_response())
 }

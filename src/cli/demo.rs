@@ -19,6 +19,7 @@ use crate::diag;
 use crate::error::{Error, ExitCode};
 use crate::journal::{RunQuery, RunRow};
 use crate::sandbox::{self, DEMO_FLOWS, Ledger, Sandbox};
+use crate::suppress::Rules;
 use crate::worker::RunEvent;
 
 /// How long nothing may happen before `--exit` gives up on what is missing.
@@ -67,7 +68,8 @@ async fn play(args: &Args, folder: &Path, out: &Out) -> Result<ExitCode, Error> 
     flows.flows.retain(|(card, _)| card.schedule.is_none());
     // Alerts of the simulated past start runs too: the world's clock began before ours.
     let from = clock.now().checked_sub(jiff::SignedDuration::from_hours(24 * 30)).ok();
-    let service = service::start(Plan { config, catalog, flows, from, clock, origin: None }).await?;
+    let service =
+        service::start(Plan { config, catalog, flows, rules: Rules::default(), from, clock, origin: None }).await?;
     let mut events = service.handle.worker.subscribe();
     if out.is_human() {
         out.say(&format!("ready on http://{}", service.address));

@@ -281,12 +281,12 @@ fn followed(flows: Vec<(Card, usize)>, texts: &Texts, diagnostics: &mut Vec<Diag
     kept.map(|(_, flow)| flow).collect()
 }
 
-fn unreadable(path: &Path, message: String) -> Diagnostic {
+pub(super) fn unreadable(path: &Path, message: String) -> Diagnostic {
     Diagnostic::error("WF0197", &Source::new(path.display().to_string(), ""), Span::default(), message)
 }
 
 /// The flow files below a path. A path that a person names must exist; what lies below is looked at with care.
-fn find(path: &Path, found: &mut Vec<PathBuf>, diagnostics: &mut Vec<Diagnostic>) -> Result<(), Error> {
+pub(super) fn find(path: &Path, found: &mut Vec<PathBuf>, diagnostics: &mut Vec<Diagnostic>) -> Result<(), Error> {
     let meta = std::fs::metadata(path)
         .map_err(|error| Error::config(format!("reading flows from {}: {error}", path.display())))?;
     if !meta.is_dir() {
@@ -352,7 +352,7 @@ fn open_to_all(_: &Path) -> bool {
 }
 
 /// A bounded regular file's text; the error is a sentence.
-fn read(path: &Path) -> Result<String, String> {
+pub(super) fn read(path: &Path) -> Result<String, String> {
     let meta = std::fs::metadata(path).map_err(|error| format!("this file cannot be read: {error}"))?;
     if !meta.is_file() {
         return Err("this is no regular file".into());

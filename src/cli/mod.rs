@@ -33,6 +33,8 @@ mod schema;
 mod service;
 mod start;
 mod status;
+mod suppress;
+mod suppressions;
 mod triggers;
 mod watch;
 mod why;
@@ -111,6 +113,9 @@ enum Command {
     /// Alerts of every product: list, show, and handle them
     #[command(subcommand)]
     Alerts(alerts::Command),
+    /// Rules for alerts that are known to be harmless: write one from an alert, test, list
+    #[command(subcommand)]
+    Suppress(suppress::Command),
     /// What flows can do
     #[command(subcommand)]
     Actions(actions::Command),
@@ -121,8 +126,8 @@ enum Command {
     Pause(pause::Pause),
     /// Lift a pause: what was held goes on
     Resume(pause::Resume),
-    /// The JSON Schema of flow files, for editors
-    Schema,
+    /// The JSON Schema of flow files or of suppression rules, for editors
+    Schema(schema::Args),
     /// The simulated tenant alone
     Sandbox(sandbox::Args),
     /// What the service has done and is doing
@@ -176,12 +181,13 @@ fn dispatch(args: Args, out: &Out) -> Result<ExitCode, Error> {
         Command::Runs(command) => runs::run(command, global, out),
         Command::Dlq(command) => dlq::run(command, global, out),
         Command::Why(args) => why::run(&args, global, out),
+        Command::Suppress(command) => suppress::run(command, global, out),
         Command::Alerts(command) => alerts::run(command, global, out),
         Command::Actions(command) => actions::run(&command, global, out),
         Command::Triggers(command) => triggers::run(&command, out),
         Command::Pause(args) => pause::pause(args, global, out),
         Command::Resume(args) => pause::resume(args, global, out),
-        Command::Schema => schema::run(out),
+        Command::Schema(args) => schema::run(&args, out),
         Command::Sandbox(args) => sandbox::run(&args, out),
         Command::Status => status::run(global, out),
         Command::Backup(args) => backup::run(args, global, out),

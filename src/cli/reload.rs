@@ -18,6 +18,7 @@ use super::catalogues;
 use super::deploy::{Activations, Stock, deploy};
 use super::load::{self, Loaded, Site};
 use super::retention::Retained;
+use super::suppressions::{self, Found};
 use super::watch::{Watch, Watched};
 use crate::catalog::Catalog;
 use crate::clock::Clock;
@@ -30,6 +31,8 @@ use crate::error::Error;
 use crate::guard::limits;
 use crate::id;
 use crate::journal::{self, Op, Reservation, Store};
+use crate::suppress::Rules;
+use crate::trigger::suppress::Suppressor;
 use crate::trigger::webhook::Keys;
 use crate::trigger::{Deployment, Flows, Gate};
 use crate::worker::Worker;
@@ -116,6 +119,7 @@ pub(super) struct Running {
     pub(super) host: PublicHost,
     pub(super) clock: Clock,
     pub(super) history: Arc<History>,
+    pub(super) suppressor: Arc<Suppressor>,
 }
 
 /// Reloads until the token is cancelled.
@@ -139,6 +143,7 @@ pub(super) async fn run(mut running: Running, mut origin: Origin, stop: Cancella
 struct Read {
     config: Config,
     flows: Result<Loaded, Error>,
+    rules: Result<Found, Error>,
     /// The user's own connectors are others now. Runs, polls and connections share one catalogue, so a restart takes them.
     other_catalogue: bool,
 }
@@ -164,7 +169,7 @@ impl Running {
     async fn read(&self, origin: &Origin, doubted: bool) -> Result<Read, String> {
         for _ in 0..TRIES {
             let (file, permissions, catalog) = (origin.file.clone(), origin.permissions, Arc::clone(&self.catalog));
-            let store = self.config.store.clone();
+            let (store, now) = (self.config.store.clone(), self.clock.now());
             let work = move || {
                 let config = Config::read_with(&file, permissions)?;
                 let asked = !config.catalogues.is_empty() || !catalog.own.is_empty();
@@ -178,8 +183,9 @@ impl Running {
                         cache.leave(entries);
                     }
                 }
+                let rules = suppressions::load(&config, now);
                 let settled = flows.as_ref().map_or(true, |flows| flows.texts.settled());
-                Ok::<_, Error>((Read { config, flows, other_catalogue }, settled))
+                Ok::<_, Error>((Read { config, flows, rules, other_catalogue }, settled))
             };
             match tokio::task::spawn_blocking(work).await {
                 Ok(Ok((read, true))) => return Ok(read),
@@ -193,7 +199,7 @@ impl Running {
 
     /// Opens what is to be opened, writes down what changes, and changes it. The faults are all that there are.
     async fn take(&mut self, read: Read, opened: &mut Option<String>) -> Result<Changes, Vec<String>> {
-        let Read { config, flows, other_catalogue } = read;
+        let Read { config, flows, rules, other_catalogue } = read;
         let mut faults = unknown_triggers(&config, &self.catalog);
         let flows = match flows {
             Ok(flows) => {
@@ -206,6 +212,7 @@ impl Running {
                 None
             }
         };
+        let rules = ruled(rules, &mut faults);
         if let Err(unread) = vault::read(&config, &self.clock).await {
             faults.extend(unread.iter().map(one_line));
             return Err(faults);
@@ -231,9 +238,12 @@ impl Running {
         if opened.is_some() && !same && !changes.settings.contains(&"connections") {
             changes.settings.push("secrets");
         }
+        if rules != *self.suppressor.rules() && !changes.settings.contains(&"suppressions") {
+            changes.settings.push("suppressions");
+        }
         let recent = self.write(&changes, &activations, horizon).await.map_err(|fault| vec![fault])?;
         let retention = config.retention;
-        self.change(config, deployment, client, keys, recent).await?;
+        self.change(config, deployment, client, keys, (recent, rules)).await?;
         self.retained.set(retention, horizon);
         self.stock = stock;
         self.activations = activations;
@@ -272,10 +282,11 @@ impl Running {
         deployment: Deployment,
         client: Client,
         keys: Keys,
-        recent: Vec<Reservation>,
+        (recent, rules): (Vec<Reservation>, Rules),
     ) -> Result<(), Vec<String>> {
         let (ours, our_keys, flows) = (self.client.clone(), self.keys.clone(), self.flows.clone());
         let (gate, host, given) = (Arc::clone(&self.gate), self.host.clone(), config.clone());
+        let suppressor = Arc::clone(&self.suppressor);
         let changed = self.worker.change(Box::new(move |deps| {
             deps.guard.reload(&given, recent);
             deps.public_url.clone_from(&given.public_url);
@@ -284,6 +295,7 @@ impl Running {
             our_keys.adopt(&keys);
             gate.set_max(given.max_backlog);
             host.set(public_host(&given).as_deref());
+            suppressor.replace(rules);
             flows.replace(deployment);
         }));
         if !changed.await {
@@ -317,6 +329,21 @@ impl Running {
                 faults.truncate(KEPT);
                 self.history.note(Last { at, ok: false, text, faults });
             }
+        }
+    }
+}
+
+/// The rules, where all of their files are sound.
+fn ruled(found: Result<Found, Error>, faults: &mut Vec<String>) -> Rules {
+    match found {
+        Ok(found) => {
+            let errors = found.diagnostics.iter().filter(|fault| fault.severity == Severity::Error);
+            faults.extend(errors.map(place));
+            found.rules()
+        }
+        Err(error) => {
+            faults.push(one_line(&error));
+            Rules::default()
         }
     }
 }
@@ -398,6 +425,7 @@ impl Changes {
                 ("fresh_for", format!("{:?}", config.fresh_for)),
                 ("max_backlog", format!("{:?}", config.max_backlog)),
                 ("in_flight", format!("{:?}", config.in_flight)),
+                ("suppressions", format!("{:?} {:?}", config.suppressions, config.user_scoped_suppressions)),
                 ("poll", format!("{:?}", config.poll)),
             ]
         };

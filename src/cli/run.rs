@@ -11,10 +11,12 @@ use super::out::Out;
 use super::reload::{Hangup, Origin};
 use super::service::{self, Plan};
 use super::watch::{Watch, Watched};
-use super::{Global, catalogues, load, log_to_stderr, since};
+use super::{Global, catalogues, load, log_to_stderr, since, suppressions};
 use crate::clock::Clock;
+use crate::config::Config;
 use crate::diag;
 use crate::error::{Error, ExitCode};
+use crate::suppress::Rules;
 
 /// S10: what is in flight is finished or journaled within this time.
 pub(super) const DRAIN: Duration = Duration::from_secs(25);
@@ -47,6 +49,7 @@ async fn serve(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, Erro
         let message = format!("{} errors in the flow files: nothing is started", loaded.errors());
         return Err(Error::config(message).help("`watchfloor check` shows them alone"));
     }
+    let rules = rules(&config, out)?;
     for name in ["SSL_CERT_FILE", "SSL_CERT_DIR"] {
         if std::env::var_os(name).is_some() {
             tracing::warn!(
@@ -56,7 +59,7 @@ async fn serve(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, Erro
     }
     let entries = std::mem::take(&mut loaded.entries);
     let origin = Some(Origin { file, permissions, hangup, watch });
-    let plan = Plan { config, catalog, flows: loaded, from: args.from, clock: Clock::system(), origin };
+    let plan = Plan { config, catalog, flows: loaded, rules, from: args.from, clock: Clock::system(), origin };
     let service = service::start(plan).await?;
     let stopped = stopped();
     out.say(&format!("ready on http://{}", service.address));
@@ -68,6 +71,17 @@ async fn serve(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, Erro
     out.say("stopping");
     service.drain(DRAIN).await;
     Ok(ExitCode::Ok)
+}
+
+/// The suppression rules of the configuration; a fault in one starts nothing, as one in a flow.
+fn rules(config: &Config, out: &Out) -> Result<Rules, Error> {
+    let found = suppressions::load(config, Clock::system().now())?;
+    if found.errors() > 0 {
+        out.say(diag::render(&found.diagnostics, out.colors_err()).trim_end());
+        let message = format!("{} errors in the suppression rules: nothing is started", found.errors());
+        return Err(Error::config(message).help("`watchfloor suppress list` shows them"));
+    }
+    Ok(found.rules())
 }
 
 /// Waits for ctrl-c or SIGTERM. Both are listened to from the call on, not from the first wait: a service that says that it is

@@ -28,7 +28,10 @@ use crate::flow::model::Mode;
 use crate::guard::{Guard, Holds, limits};
 use crate::journal::sqlite::SqliteStore;
 use crate::journal::{self, Store};
+use crate::suppress::Rules;
 use crate::trigger::alert_poll::{Fetch, Pollers};
+use crate::trigger::offer::Accepted;
+use crate::trigger::suppress::Suppressor;
 use crate::trigger::webhook::Keys;
 use crate::trigger::{Flows, Gate, Intake, Phase, batch, hunts, ready, schedule, sweep, webhook};
 use crate::worker::{Deps, Registry, RunEvent, Worker};
@@ -44,6 +47,7 @@ pub(super) struct Plan {
     pub(super) config: Config,
     pub(super) catalog: Arc<Catalog>,
     pub(super) flows: Loaded,
+    pub(super) rules: Rules,
     /// Where polls begin, instead of the stored watermarks.
     pub(super) from: Option<Timestamp>,
     pub(super) clock: Clock,
@@ -77,7 +81,7 @@ pub(super) struct Service {
 
 /// Starts everything; returns when webhooks are answered and polls have begun.
 pub(super) async fn start(plan: Plan) -> Result<Service, Error> {
-    let Plan { config, catalog, flows, from, clock, origin } = plan;
+    let Plan { config, catalog, flows, rules, from, clock, origin } = plan;
     if let Some(fault) = reload::unknown_triggers(&config, &catalog).into_iter().next() {
         return Err(Error::config(fault));
     }
@@ -109,12 +113,10 @@ pub(super) async fn start(plan: Plan) -> Result<Service, Error> {
         in_flight: config.in_flight,
     })
     .await?;
-    let hand_over = {
-        let worker = worker.clone();
-        Box::new(move |rows| worker.accepted(rows))
-    };
+    let hand_over = hand_over(worker.clone());
+    let suppressor = suppressor(rules, &catalog, &client, &*store)?;
     let intake = Intake::new(Arc::clone(&store), flows.clone(), clock.clone(), Arc::clone(&gate), hand_over);
-    let intake = Arc::new(intake);
+    let intake = Arc::new(intake.suppressing(Arc::clone(&suppressor)));
     // Before anything else is begun, so that few ends are missed; `count_ends` makes up for those.
     let (ends, history) = (worker.subscribe(), Arc::new(History::default()));
     let handle = Handle {
@@ -138,7 +140,7 @@ pub(super) async fn start(plan: Plan) -> Result<Service, Error> {
         let store = Arc::clone(&store);
         #[rustfmt::skip]
         let running = Running {
-            config, activations, stock, store, catalog, client, opened, worker, flows, keys, gate, retained, host, clock, history,
+            config, activations, stock, store, catalog, client, opened, worker, flows, keys, gate, retained, host, clock, history, suppressor,
         };
         tasks.spawn(reload::run(running, origin, stop.clone()));
     }
@@ -153,6 +155,20 @@ async fn open(config: &Config, catalog: &Arc<Catalog>, clock: &Clock) -> Result<
     vault::read(config, clock).await.map_err(|mut faults| faults.swap_remove(0))?;
     let opened = reload::fingerprint(config).ok();
     Ok((Client::open(config, Arc::clone(catalog), clock.clone())?, opened))
+}
+
+fn hand_over(worker: Worker) -> Accepted {
+    Box::new(move |rows| worker.accepted(rows))
+}
+
+fn suppressor(
+    rules: Rules,
+    catalog: &Arc<Catalog>,
+    client: &Client,
+    store: &dyn Store,
+) -> Result<Arc<Suppressor>, Error> {
+    let suppressor = Suppressor::new(rules, Arc::clone(catalog), Arc::new(client.clone()), store);
+    suppressor.map(Arc::new).map_err(runs::failed)
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {

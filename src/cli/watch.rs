@@ -35,7 +35,9 @@ impl Watched {
         let mut watched = Watched { files: vec![whole(file)], ..Watched::default() };
         for config in configs {
             watched.store = whole(&config.store);
-            watched.roots.extend(config.flows.iter().chain(&config.catalogues).map(|path| whole(path)));
+            watched.roots.extend(
+                config.flows.iter().chain(&config.catalogues).chain(&config.suppressions).map(|path| whole(path)),
+            );
             for (_, secret) in config.secrets() {
                 if let SecretRef::File(path) = secret {
                     watched.files.push(whole(path));

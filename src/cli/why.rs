@@ -98,7 +98,10 @@ fn reason(skip: &Skip) -> String {
         None if skip.late => "it became visible too late for any poll, and the daily sweep found it; \
             `watchfloor start FLOW --alert ID` starts it"
             .to_owned(),
-        None => "`where` is false".to_owned(),
+        None => match &skip.suppressed {
+            Some(by) => format!("the suppression rule {} of {} suppressed it ({})", by.rule, by.owner, by.action),
+            None => "`where` is false".to_owned(),
+        },
     }
 }
 

@@ -32,6 +32,10 @@ pub struct Config {
     pub flows: Vec<PathBuf>,
     /// Files or folders with the user's own connectors.
     pub catalogues: Vec<PathBuf>,
+    /// Files or folders with suppression rules.
+    pub suppressions: Vec<PathBuf>,
+    /// Rules that may hold for users alone: who can write the configuration decides it.
+    pub user_scoped_suppressions: Vec<String>,
     /// The installation's mode; `shadow` unless the file says `live`.
     pub mode: Mode,
     pub flow_modes: BTreeMap<String, Mode>,

@@ -18,6 +18,10 @@ pub(super) struct File {
     pub(super) flows: Option<Vec<PathBuf>>,
     #[serde(default)]
     pub(super) catalogues: Vec<PathBuf>,
+    #[serde(default)]
+    pub(super) suppressions: Vec<PathBuf>,
+    #[serde(default)]
+    pub(super) user_scoped_suppressions: Vec<String>,
     pub(super) mode: Option<Mode>,
     #[serde(default)]
     pub(super) flow_modes: BTreeMap<String, Mode>,
@@ -40,7 +44,6 @@ pub(super) struct File {
     pub(super) approvers: Option<IgnoredAny>,
     pub(super) notify: Option<IgnoredAny>,
     pub(super) telemetry: Option<IgnoredAny>,
-    pub(super) suppressions: Option<IgnoredAny>,
     pub(super) proxy: Option<IgnoredAny>,
     pub(super) sign_in: Option<IgnoredAny>,
     pub(super) trusted_proxies: Option<IgnoredAny>,

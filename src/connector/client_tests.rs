@@ -122,6 +122,8 @@ pub(super) fn open_at(connection: Connection, clock: Clock) -> Result<Client, cr
         store: "/nowhere".into(),
         flows: Vec::new(),
         catalogues: Vec::new(),
+        suppressions: vec![],
+        user_scoped_suppressions: vec![],
         mode: Mode::Live,
         flow_modes: BTreeMap::new(),
         listen: "127.0.0.1:0".parse().unwrap(),

@@ -7,6 +7,7 @@ mod conditions;
 mod safety;
 mod scope;
 mod shape;
+mod suppressions;
 mod templates;
 mod types;
 mod yaml;
@@ -37,6 +38,7 @@ const TABLES: &[&[Page]] = &[
     templates::PAGES,
     actions::PAGES,
     safety::PAGES,
+    suppressions::PAGES,
 ];
 
 /// Every page, in the order of the codes.

@@ -91,7 +91,7 @@ pub enum Severity {
 
 /// One finding. `code` is `WF` and four digits and never changes its meaning:
 /// 01 the file and its YAML · 02 the shape of a flow · 03 names and scope · 04 types · 05 conditions · 06 templates ·
-/// 07 actions, triggers and connections · 08 safety (warnings).
+/// 07 actions, triggers and connections · 08 safety (warnings) · 09 suppression rules.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Diagnostic {
     pub code: &'static str,

@@ -102,6 +102,8 @@ fn configuration(store: PathBuf, flows: PathBuf, connections: impl IntoIterator<
         store,
         flows: vec![flows],
         catalogues: Vec::new(),
+        suppressions: vec![],
+        user_scoped_suppressions: vec![],
         mode: Mode::Live,
         flow_modes: BTreeMap::new(),
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),

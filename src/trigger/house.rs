@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
@@ -16,6 +17,7 @@ use crate::error::{Error, ExitCode};
 use crate::flow::model::Mode;
 use crate::id::RunId;
 use crate::journal::Op;
+use crate::suppress::Rule;
 use crate::triage::verdict;
 use crate::value::Value;
 
@@ -119,7 +121,7 @@ impl Order {
         let input = |name: &str, given: bool| given.then(|| json!(format!("{{{{ inputs.{name} }}}}")));
         let owner = input("assigned_to", self.assigned_to.is_some());
         let comment = input("comment", self.comment.is_some());
-        let mut sets = vec![("status", self.status.as_ref().map(|it| json!(it))), ("classification", class)];
+        let mut sets = vec![("status", self.status.as_ref().map(|it| json!(it))), ("classification", class.clone())];
         sets.extend([("determination", reason), ("assigned_to", owner)]);
         let mut steps = vec![];
         let mut step = |action: &str, with: Vec<(&str, Option<Json>)>| {
@@ -152,6 +154,14 @@ impl Order {
                 return Err(Error::usage("Defender for Endpoint's own API links no alerts to incidents")
                     .help("a connection of kind graph does"));
             }
+            ConnectionKind::CloudApps if self.status.as_deref() == Some("Resolved") => {
+                let action = match class.as_ref().and_then(|word| word.as_str()) {
+                    Some("TruePositive") => "cloud_apps.close_true_positive",
+                    Some("FalsePositive") => "cloud_apps.close_false_positive",
+                    _ => "cloud_apps.close_benign",
+                };
+                step(action, vec![("alert_id", id()), ("comment", comment)]);
+            }
             _ => return Err(Error::usage("alerts are handled over a connection of kind graph or mde")),
         }
         let types: serde_json::Map<String, Json> = self
@@ -181,25 +191,128 @@ impl Order {
     /// What is wrong with the order, or why the installation can't carry it out.
     fn compile(&self, name: &str, intake: &Intake, catalog: &Catalog) -> Result<CheckedFlow, Error> {
         self.sound()?;
-        let flows = intake.flows.now();
-        let connections = &flows.given.connections;
-        let kind = connections.get(self.connection.as_str()).copied().ok_or_else(|| {
-            Error::usage(format!("there is no connection {}", self.connection))
-                .help("`connections:` of the configuration")
-        })?;
-        let text = self.text(name, kind)?;
-        let world = World {
-            catalog,
-            connections: Some(connections),
-            webhooks: None,
-            include: &|path| Err(format!("there is no {path}")),
-            called: &|_| None,
+        let kind = kind_of(&self.connection, intake)?;
+        checked(self.text(name, kind)?, intake, catalog)
+    }
+}
+
+fn kind_of(connection: &str, intake: &Intake) -> Result<ConnectionKind, Error> {
+    intake.flows.now().given.connections.get(connection).cloned().ok_or_else(|| {
+        Error::usage(format!("there is no connection {connection}")).help("`connections:` of the configuration")
+    })
+}
+
+fn checked(text: String, intake: &Intake, catalog: &Catalog) -> Result<CheckedFlow, Error> {
+    let flows = intake.flows.now();
+    let world = World {
+        catalog,
+        connections: Some(&flows.given.connections),
+        webhooks: None,
+        include: &|path| Err(format!("there is no {path}")),
+        called: &|_| None,
+    };
+    let (flow, faults) = check::check(&Source::new("<order>", text), &world, true);
+    flow.ok_or_else(|| {
+        let why = faults.first().map_or_else(String::new, |fault| fault.message.clone());
+        Error::new(ExitCode::Temporary, format!("an order that does not check, which is a bug: {why}"))
+    })
+}
+
+/// The indicators that a suppression rule puts on the allow-list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Allowance {
+    pub connection: String,
+    pub rule: String,
+    /// They end with the rule.
+    pub expires: Timestamp,
+    pub comment: String,
+    pub indicators: Vec<Allowed>,
+    pub by: String,
+    pub token: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Allowed {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub value: String,
+    /// Device groups; empty is the whole organisation.
+    #[serde(default)]
+    pub groups: Vec<String>,
+}
+
+impl Allowance {
+    pub fn of(rule: &Rule, connection: String, by: String, token: String) -> Allowance {
+        let one = |it: &crate::suppress::Indicator| Allowed {
+            kind: it.kind.to_owned(),
+            value: it.value.clone(),
+            groups: it.groups.clone(),
         };
-        let (flow, faults) = check::check(&Source::new("<order>", text), &world, true);
-        flow.ok_or_else(|| {
-            let why = faults.first().map_or_else(String::new, |fault| fault.message.clone());
-            Error::new(ExitCode::Temporary, format!("an order that does not check, which is a bug: {why}"))
-        })
+        Allowance {
+            connection,
+            rule: rule.name.to_string(),
+            expires: rule.expires,
+            comment: rule.comment.clone(),
+            indicators: rule.allow.iter().map(one).collect(),
+            by,
+            token,
+        }
+    }
+
+    /// The flow: a step for each indicator, so that each is a call of its own for the limits.
+    fn compile(&self, intake: &Intake, catalog: &Catalog) -> Result<CheckedFlow, Error> {
+        if self.indicators.is_empty() || self.indicators.len() > MOST || self.token.len() > 64 {
+            return Err(Error::usage(format!("{} indicators: wanted 1 to {MOST}", self.indicators.len())));
+        }
+        if kind_of(&self.connection, intake)? != ConnectionKind::Mde {
+            return Err(Error::usage("indicators are set over a connection of kind mde"));
+        }
+        let step = |(at, it): (usize, &Allowed)| {
+            let mut with = json!({
+                "value": format!("{{{{ inputs.value{at} }}}}"), "type": it.kind, "action": "Allowed",
+                "title": "Suppression {{ inputs.rule }}", "description": "{{ inputs.comment }}",
+                "expires": "{{ inputs.expires }}",
+            });
+            if !it.groups.is_empty() {
+                with["groups"] = json!(format!("{{{{ inputs.groups{at} }}}}"));
+            }
+            json!({ "action": "mde.submit_indicator", "connection": self.connection, "with": with })
+        };
+        let steps: Vec<Json> = self.indicators.iter().enumerate().map(step).collect();
+        let types = self.inputs().into_iter().map(|(name, value)| {
+            let ty = if name == "expires" {
+                "datetime"
+            } else if value.is_array() {
+                "list of string"
+            } else {
+                "string"
+            };
+            (name, json!(ty))
+        });
+        let types: serde_json::Map<String, Json> = types.collect();
+        let flow = json!({
+            "flow": SUPPRESSIONS, "owner": "watchfloor", "trigger": { "type": "manual" },
+            "description": "Made by the program itself for the indicators of a suppression rule.",
+            "inputs": types, "steps": steps,
+        });
+        checked(flow.to_string(), intake, catalog)
+    }
+
+    fn inputs(&self) -> serde_json::Map<String, Json> {
+        let mut inputs = serde_json::Map::new();
+        for (name, value) in [("rule", &self.rule), ("comment", &self.comment), ("by", &self.by)] {
+            inputs.insert(name.to_owned(), json!(value));
+        }
+        inputs.insert("expires".to_owned(), json!(self.expires.to_string()));
+        for (at, it) in self.indicators.iter().enumerate() {
+            inputs.insert(format!("value{at}"), json!(it.value));
+            if !it.groups.is_empty() {
+                inputs.insert(format!("groups{at}"), json!(it.groups));
+            }
+        }
+        inputs
     }
 }
 
@@ -216,10 +329,27 @@ pub struct Begun {
 /// # Errors
 /// A usage error where the order is not sound, a temporary one where it can't be stored.
 pub async fn begin(intake: &Intake, catalog: &Catalog, order: &Order) -> Result<Begun, Error> {
-    let (deployed, event) = made(ALERTS, intake, catalog, order, format!("manual:{}", order.token))?;
+    let made = made(ALERTS, intake, catalog, order, format!("manual:{}", order.token))?;
+    start(intake, made, json!({ "event": "alerts", "by": order.by, "order": order })).await
+}
+
+/// As [`begin`], for the indicators of a suppression rule.
+///
+/// # Errors
+/// As [`begin`].
+pub async fn allow(intake: &Intake, catalog: &Catalog, allowance: &Allowance) -> Result<Begun, Error> {
+    let flow = allowance.compile(intake, catalog)?;
+    let key = format!("manual:{}", allowance.token);
+    let made = event_of(flow, &allowance.inputs(), key, intake)?;
+    start(intake, made, json!({ "event": "allowed", "by": allowance.by, "rule": allowance.rule, "allow": allowance }))
+        .await
+}
+
+async fn start(intake: &Intake, (deployed, event): (Deployed, Event), mut line: Json) -> Result<Begun, Error> {
     let now = intake.clock.now();
     let decided = offer::decide(&deployed, &event, now).map_err(|error| Error::new(ExitCode::Temporary, error))?;
-    let line = json!({ "at": now.to_string(), "event": "alerts", "by": order.by, "key": event.key, "order": order });
+    line["at"] = json!(now.to_string());
+    line["key"] = json!(event.key);
     let audit = Op::Audit { at: now, body: line.to_string().into_bytes() };
     let offered = intake
         .start(&deployed, decided, vec![audit])
@@ -240,7 +370,16 @@ pub(super) fn made(
 ) -> Result<(Deployed, Event), Error> {
     let flow = order.compile(name, intake, catalog)?;
     let given = order.inputs().as_object().cloned().unwrap_or_default();
-    let inputs = form::fill(&flow.inputs, &given).map_err(|error| Error::new(ExitCode::Temporary, error))?;
+    event_of(flow, &given, key, intake)
+}
+
+fn event_of(
+    flow: CheckedFlow,
+    given: &serde_json::Map<String, Json>,
+    key: String,
+    intake: &Intake,
+) -> Result<(Deployed, Event), Error> {
+    let inputs = form::fill(&flow.inputs, given).map_err(|error| Error::new(ExitCode::Temporary, error))?;
     let now = intake.clock.now();
     let event = Event {
         kind: "manual".into(),
@@ -252,7 +391,8 @@ pub(super) fn made(
         payload: Value::empty(),
         inputs,
     };
-    Ok((Deployed::of(Arc::new(flow), intake.flows.now().given.mode(name), now), event))
+    let mode = intake.flows.now().given.mode(&flow.name);
+    Ok((Deployed::of(Arc::new(flow), mode, now), event))
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub mod origin;
 pub mod ready;
 pub mod schedule;
 mod split;
+pub mod suppress;
 pub mod suppressed;
 pub mod sweep;
 pub mod webhook;

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use jiff::Timestamp;
 
 use super::letters::Undelivered;
+use super::suppress::Suppressor;
+use super::suppressed::By;
 use super::{Deployed, Event, Flows, Gate, batch, ready, schedule, split};
 use crate::clock::Clock;
 use crate::expr::{Env, Trace};
@@ -34,6 +36,8 @@ pub struct Intake {
     pub(super) gatherings: tokio::sync::Notify,
     /// Who changes the lists of events that wait.
     pub(super) waiting: tokio::sync::Mutex<()>,
+    /// What holds alerts back before any flow is asked.
+    suppressor: Option<Arc<Suppressor>>,
 }
 
 /// What became of a list of events.
@@ -59,11 +63,14 @@ pub struct Skip {
     /// The daily sweep found it: it became visible too late for any poll.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub late: bool,
+    /// A suppression rule kept it from the flow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suppressed: Option<By>,
 }
 
 impl Skip {
     pub(super) fn late(trigger: &Arc<str>) -> Skip {
-        Skip { trigger: Arc::clone(trigger), error: None, trace: None, late: true }
+        Skip { trigger: Arc::clone(trigger), error: None, trace: None, late: true, suppressed: None }
     }
 }
 
@@ -79,7 +86,40 @@ impl Intake {
             queue: schedule::Queue::default(),
             gatherings: tokio::sync::Notify::new(),
             waiting: tokio::sync::Mutex::default(),
+            suppressor: None,
         }
+    }
+
+    /// The same, with suppression rules at the door.
+    #[must_use]
+    pub fn suppressing(self, suppressor: Arc<Suppressor>) -> Self {
+        Intake { suppressor: Some(suppressor), ..self }
+    }
+
+    /// What holds an event back before any flow is asked, and what is to be committed for it.
+    pub(super) async fn held_back(
+        &self,
+        event: &Event,
+        versions: &mut Vec<Arc<str>>,
+    ) -> Result<Option<(Vec<Op>, Offered)>, StoreError> {
+        let Some(suppressor) = &self.suppressor else { return Ok(None) };
+        let held = suppressor.judge(self, std::slice::from_ref(event)).await.pop().flatten();
+        held.map(|held| suppressor.ops(self, event, &held, versions)).transpose()
+    }
+
+    /// The start of an event that nothing is asked about any more, with the texts of its flow.
+    pub(super) fn starting(
+        &self,
+        deployed: &Deployed,
+        event: &Event,
+        versions: &mut Vec<Arc<str>>,
+    ) -> Result<Vec<Op>, StoreError> {
+        let mut ops = vec![];
+        self.bundle(deployed, versions, &mut ops).map_err(StoreError::Failed)?;
+        for decided in decide(deployed, event, self.clock.now()).map_err(StoreError::Failed)? {
+            ops.extend(decided.ops());
+        }
+        Ok(ops)
     }
 
     /// Offers events to the flows they match. All runs they start, and `also` (a watermark, a schedule's instant), are
@@ -92,7 +132,17 @@ impl Intake {
         let mut ops = Vec::with_capacity(events.len() + also.len() + 1);
         let mut versions: Vec<Arc<str>> = vec![];
         let mut waiting = vec![];
+        let mut held = match &self.suppressor {
+            Some(suppressor) => suppressor.judge(self, &events).await.into_iter(),
+            None => vec![].into_iter(),
+        };
         for event in &events {
+            if let (Some(Some(held)), Some(suppressor)) = (held.next(), &self.suppressor) {
+                let (more, counted) = suppressor.ops(self, event, &held, &mut versions)?;
+                offered.skipped += counted.skipped;
+                ops.extend(more);
+                continue;
+            }
             for deployed in flows.wanting(event) {
                 for decided in decide(deployed, event, now).map_err(StoreError::Failed)? {
                     if let Some(key) = decided.key()
@@ -294,7 +344,14 @@ fn decide_one(deployed: &Deployed, event: &Event, now: Timestamp) -> Result<Deci
 
 /// What `why` tells of an event that started nothing.
 fn skipped(deployed: &Deployed, event: &Event, at: Timestamp, error: Option<String>, trace: Option<Trace>) -> Op {
-    let skip = Skip { trigger: Arc::clone(&event.kind), error, trace, late: false };
+    let skip = Skip { trigger: Arc::clone(&event.kind), error, trace, late: false, suppressed: None };
+    let body = serde_json::to_vec(&skip).unwrap_or_default();
+    Op::Skipped { flow: deployed.name().to_string(), key: bounded(event.key.clone()), at, body }
+}
+
+/// What `why` tells of an event that a suppression rule held back.
+pub(super) fn suppressed(deployed: &Deployed, event: &Event, at: Timestamp, by: By) -> Op {
+    let skip = Skip { trigger: Arc::clone(&event.kind), error: None, trace: None, late: false, suppressed: Some(by) };
     let body = serde_json::to_vec(&skip).unwrap_or_default();
     Op::Skipped { flow: deployed.name().to_string(), key: bounded(event.key.clone()), at, body }
 }

@@ -179,6 +179,15 @@ async fn settle(
         payload: waiting.payload.clone(),
         inputs: Value::empty(),
     };
+    // With its evidence a rule may fit it that did not before.
+    let mut versions = vec![];
+    if let Some((mut ops, offered)) = intake.held_back(&event, &mut versions).await? {
+        let _list = intake.waiting.lock().await;
+        let mut left = list(&*intake.store, deployed.name())?;
+        left.retain(|other| other.key != waiting.key);
+        ops.push(put(deployed.name(), &left));
+        return intake.commit(ops, versions, offered).await.map(drop);
+    }
     let decided = if is_ready || !ready.or_fail {
         offer::decide(deployed, &event, now).map_err(StoreError::Failed)?
     } else {

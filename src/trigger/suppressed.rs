@@ -20,7 +20,7 @@ pub struct By {
 }
 
 /// The entry of an alert, to be committed with whatever keeps it from being offered again.
-pub fn note(id: &str, by: &By) -> Op {
+pub(super) fn note(id: &str, by: &By) -> Op {
     let body = serde_json::to_vec(by).unwrap_or_default();
     Op::Skipped { flow: UNDER.to_owned(), key: id.to_lowercase(), at: by.at, body }
 }

@@ -39,6 +39,12 @@ impl Desk {
         Desk { intake: Arc::new(intake), accepted }
     }
 
+    /// The same, with suppression rules at the door.
+    pub(crate) fn suppressing(self, suppressor: Arc<suppress::Suppressor>) -> Self {
+        let Ok(intake) = Arc::try_unwrap(self.intake) else { unreachable!("nobody else holds it") };
+        Desk { intake: Arc::new(intake.suppressing(suppressor)), accepted: self.accepted }
+    }
+
     /// Moves the beginning of all flows.
     pub(crate) fn activate(&self, at: &str) {
         let flows = self.intake.flows.now();

@@ -64,6 +64,11 @@ fn yaml(block: &Block, place: &str, catalog: &Catalog) -> Result<(), String> {
             let flow = format!("flow: excerpt\ntrigger:\n{}steps: [ {{ wait: 1s }} ]\n", indented(&block.text));
             clean(place, flow, catalog)
         }
+        ["suppression"] => {
+            let given = watchfloor::suppress::Given { now: "2026-11-24T00:00:00Z".parse().unwrap(), user_scoped: None };
+            let (rule, found) = watchfloor::suppress::read(&Source::new(place, block.text.clone()), given);
+            if rule.is_some() && found.is_empty() { Ok(()) } else { Err(diag::render(&found, false)) }
+        }
         ["wrong", code] => {
             let found = found(place, block.text.clone(), catalog);
             match found.first() {

@@ -35,6 +35,7 @@ mod service;
 mod shipped;
 mod sim;
 mod smtp;
+mod suppress;
 mod tidy;
 mod toxics;
 mod upkeep;

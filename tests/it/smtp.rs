@@ -162,6 +162,8 @@ fn config(folder: &Path, port: u16, password: &str, trusted: bool) -> Config {
     Config {
         store: folder.join("data"),
         catalogues: vec![],
+        suppressions: vec![],
+        user_scoped_suppressions: vec![],
         flows: Vec::new(),
         mode: Mode::Live,
         flow_modes: BTreeMap::new(),

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// What each layer may use, besides itself. A new edge is a decision: it needs a word here and a reason in the change.
-const EDGES: [(&str, &str); 22] = [
+const EDGES: [(&str, &str); 23] = [
     ("value", ""),
     ("id", ""),
     ("error", ""),
@@ -17,6 +17,7 @@ const EDGES: [(&str, &str); 22] = [
     ("diag", ""),
     ("yaml", "diag"),
     ("triage", ""),
+    ("suppress", "diag triage yaml"),
     ("catalog", "error value"),
     ("expr", "catalog diag value"),
     ("flow", "catalog diag yaml"),
@@ -26,19 +27,23 @@ const EDGES: [(&str, &str); 22] = [
     ("config", "catalog diag error flow"),
     ("guard", "catalog check config engine flow id journal value"),
     ("connector", "catalog check clock config engine error flow guard id value"),
-    ("trigger", "catalog check clock config connector diag engine error expr fail flow guard id journal triage value"),
+    (
+        "trigger",
+        "catalog check clock config connector diag engine error expr fail flow guard id journal suppress triage value",
+    ),
     ("sandbox", "catalog clock config error flow"),
     ("worker", "catalog check clock connector engine error fail flow guard id journal value"),
     ("console", "check engine expr id journal trigger value worker"),
     (
         "cli",
-        "catalog check clock config connector console diag engine error expr flow guard id journal sandbox triage trigger \
-         value worker",
+        "catalog check clock config connector console diag engine error expr flow guard id journal sandbox suppress triage \
+         trigger value worker",
     ),
 ];
 
 /// Language and engine: the same input gives the same output, so nothing in them reads the world.
-const PURE: [&str; 10] = ["value", "id", "diag", "yaml", "triage", "catalog", "expr", "flow", "check", "engine"];
+const PURE: [&str; 11] =
+    ["value", "id", "diag", "yaml", "triage", "suppress", "catalog", "expr", "flow", "check", "engine"];
 
 /// What reads the world.
 const WORLD: [&str; 14] = [

@@ -41,6 +41,7 @@ fn the_example_documents_every_key_and_parses() {
         "notify",
         "telemetry",
         "suppressions",
+        "user_scoped_suppressions",
         "catalogues",
         "proxy",
         "sign_in",
