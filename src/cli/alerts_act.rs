@@ -189,7 +189,7 @@ pub(super) fn run(act: Act, global: &Global, out: &Out) -> Result<ExitCode, Erro
     }
     order.alert_ids = alerts.iter().map(|alert| Alert(alert).id().to_owned()).collect();
     let begun = control::call(&config.store, "alerts", &json!(order))?;
-    told(&begun, &order.alert_ids, global, out)
+    told(&begun, house::ALERTS, &order.alert_ids, global, out)
 }
 
 /// The alerts that are named, read afresh, and those that are like them.
@@ -217,7 +217,7 @@ async fn gather(reader: &Reader, which: &Which) -> Result<Vec<Json>, Error> {
 }
 
 /// Waits for the run of an order and says what became of it.
-pub(super) fn told(begun: &Json, ids: &[String], global: &Global, out: &Out) -> Result<ExitCode, Error> {
+pub(super) fn told(begun: &Json, flow: &str, ids: &[String], global: &Global, out: &Out) -> Result<ExitCode, Error> {
     let text = |name: &str| begun.get(name).and_then(Json::as_str).unwrap_or("");
     let run = RunId::parse(text("run")).ok_or_else(|| Error::new(ExitCode::Temporary, "the service named no run"))?;
     let live = begun.get("live").and_then(Json::as_bool).unwrap_or(false);
@@ -229,8 +229,7 @@ pub(super) fn told(begun: &Json, ids: &[String], global: &Global, out: &Out) -> 
         out.line(&safe(&format!("{run} {status}{why}")));
         if !live {
             out.say(&format!(
-                "shadow: it is recorded, and nothing is sent; `flow_modes: {{ {}: live }}` of the configuration lets it be done",
-                house::ALERTS
+                "shadow: it is recorded, and nothing is sent; `flow_modes: {{ {flow}: live }}` of the configuration lets it be done"
             ));
         }
         if !row.as_ref().is_some_and(|row| row.status.is_final()) {

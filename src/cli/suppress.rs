@@ -16,7 +16,7 @@ use crate::diag;
 use crate::error::{Error, ExitCode};
 use crate::suppress::{Draft, Given, Judged, Rule, draft};
 use crate::triage::{Alert, verdict};
-use crate::trigger::house::Allowance;
+use crate::trigger::house::{self, Allowance};
 
 /// Alerts that one test looks at.
 const LOOKED_AT: usize = 5_000;
@@ -293,7 +293,7 @@ fn allow(name: &str, connection: Option<&str>, global: &Global, out: &Out) -> Re
     let allowance =
         Allowance::of(&rule, connection, runs::whoami(), crate::clock::secret_token().chars().take(12).collect());
     let begun = control::call(&config.store, "allow", &json!(allowance))?;
-    told(&begun, &[], global, out)
+    told(&begun, house::SUPPRESSIONS, &[], global, out)
 }
 
 fn only_mde(config: &crate::config::Config) -> Result<String, Error> {

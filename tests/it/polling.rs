@@ -20,6 +20,7 @@ use watchfloor::journal::memory::MemoryStore;
 use watchfloor::journal::{RunRow, Store};
 use watchfloor::sandbox::{Options, Sandbox, Source, demo_config};
 use watchfloor::trigger::alert_poll::{Fetch, Poller};
+use watchfloor::trigger::suppress::Suppressor;
 use watchfloor::trigger::{Deployed, Deployment, Event, Flows, Gate, Given, Intake, hunts, ready, sweep};
 use watchfloor::value::{Map, Value};
 
@@ -104,6 +105,18 @@ impl Bench {
         let hand = move |rows| drop(sender.send(rows));
         let intake = Arc::new(Intake::new(Arc::clone(&store) as Arc<dyn Store>, flows, clock, gate, Box::new(hand)));
         Bench { sandbox, catalog, intake, store, client: Arc::new(client), accepted, time, _folder: folder }
+    }
+
+    /// The same, with a suppression rule at the door.
+    fn suppressing(self, rule: &str) -> Bench {
+        let given = watchfloor::suppress::Given { now: at(NOON), user_scoped: None };
+        let (rule, faults) = watchfloor::suppress::read(&Text::new("r.yaml", rule), given);
+        let rules = watchfloor::suppress::Rules::new(vec![rule.unwrap_or_else(|| panic!("{faults:?}"))]);
+        let client = Arc::clone(&self.client);
+        let suppressor = Suppressor::new(rules, Arc::clone(&self.catalog), client, &*self.store).unwrap();
+        let Bench { intake, .. } = self;
+        let Ok(intake) = Arc::try_unwrap(intake) else { panic!("somebody else holds the intake") };
+        Bench { intake: Arc::new(intake.suppressing(Arc::new(suppressor))), ..self }
     }
 
     fn poller(&self, from: Option<Timestamp>) -> Poller {
@@ -361,6 +374,46 @@ async fn an_event_waits_until_it_is_ready_or_its_time_is_up() {
     assert_eq!(bench.started(), Vec::<String>::new());
     let (_, why) = bench.store.skipped("f", &key(0)).unwrap().unwrap();
     assert!(String::from_utf8(why).unwrap().contains("ready: "));
+}
+
+/// Evidence that comes late: a rule that did not fit the alert as it was polled fits it when its time has come.
+#[tokio::test]
+async fn an_alert_that_waited_is_judged_by_suppression_rules_with_its_evidence() {
+    let trigger =
+        "{ type: xdr.alert.new, connection: graph, ready: trigger.alert.status == 'InProgress', ready_timeout: 10m }";
+    let bench = Bench::new(10, trigger, 0).await;
+    let world = bench.sandbox.world();
+    world.feed_created(1, at(NOON));
+    let id = world.plan.alerts[0].graph_id.clone();
+    let inputs = Map::from([("alert_id".into(), Value::str(&id))]);
+    let whole = bench.client.fetch("graph", "xdr.get_alert", inputs).await.unwrap();
+    let said = watchfloor::suppress::Draft {
+        name: "late",
+        comment: "c",
+        owner: "o",
+        expires: at("2026-12-01T00:00:00Z"),
+        all_evidence: true,
+        any_type: false,
+        on_devices: false,
+        resolve: None,
+    };
+    let rule = watchfloor::suppress::draft(watchfloor::triage::Alert(&whole.to_json()), &said).unwrap();
+    let mut bench = bench.suppressing(&rule);
+    let mut early = whole.as_map().cloned().unwrap();
+    let other = serde_json::json!([{"type": "Ip", "roles": [], "raw": {"ipAddress": "192.0.2.99"}}]);
+    early.insert("evidence".into(), Value::from_json(&other).unwrap());
+    early.insert("users".into(), Value::list(vec![]));
+    let payload = Value::object([("alert_id", Value::str(&id)), ("alert", Value::map(early))]);
+    let key = format!("graph:{id}");
+    let polled = Event { kind: "xdr.alert.new".into(), connection: Some("graph".into()), ..event(&key, payload) };
+    bench.intake.offer(vec![polled], vec![]).await.unwrap();
+    assert!(bench.store.skipped("f", &key).unwrap().is_none(), "as it was polled the rule does not fit it: it waits");
+    assert!(world.set_status(&id, "InProgress"));
+    bench.look().await;
+    let (_, why) = bench.store.skipped("f", &key).unwrap().unwrap();
+    assert!(String::from_utf8(why).unwrap().contains("\"rule\":\"late\""));
+    bench.look().await;
+    assert_eq!(bench.started(), Vec::<String>::new());
 }
 
 #[tokio::test]
