@@ -120,17 +120,22 @@ async fn ask(
         }
     }
     found.extend(webhooks(config, &clock));
+    let judge_of = |connection: &Connection| Judge {
+        needs: needs.get(&connection.name),
+        elsewhere: elsewhere(config, needs, connection),
+        catalog: Arc::clone(catalog),
+    };
     let each = config.connections.values().filter(|connection| wanted(&connection.name)).map(|connection| {
         let (connections, webhooks) = ([(Arc::clone(&connection.name), connection.clone())].into(), BTreeMap::new());
         let alone = Config { connections, webhooks, ..config.clone() };
-        let (catalog, clock, needs) = (Arc::clone(catalog), clock.clone(), needs.get(&connection.name));
+        let (catalog, clock, judge) = (Arc::clone(catalog), clock.clone(), judge_of(connection));
         async move {
             match Client::open(&alone, catalog, clock.clone()) {
                 Err(error) => vec![Finding::error(&connection.name, "credential", error)],
                 Ok(client) => {
                     let mut found = expiries(&client, connection, &clock);
                     if let Some(examined) = client.examine(&connection.name).await {
-                        found.extend(judge(connection, examined, needs));
+                        found.extend(judge.judge(connection, examined));
                     }
                     found
                 }
@@ -175,10 +180,31 @@ fn expiry(about: &str, what: &str, at: Timestamp, clock: &Clock) -> Finding {
     Finding { todo: todo.map(str::to_owned), ..Finding::new(about, "expiry", level, format!("{what} ends on {at}")) }
 }
 
-fn judge(connection: &Connection, examined: Examined, needs: Option<&Needs>) -> Vec<Finding> {
-    let finding = |check, level, text: String| Finding::new(&connection.name, check, level, text);
-    let mut found = vec![];
-    match examined.addresses {
+/// The permissions that other connections need of the same application, which share its tokens.
+fn elsewhere(config: &Config, needs: &BTreeMap<Arc<str>, Needs>, connection: &Connection) -> BTreeSet<String> {
+    let application = |it: &Connection| match &it.credential {
+        Credential::Entra(entra) | Credential::Mailbox { entra, .. } => {
+            Some((it.kind, entra.tenant_id.clone(), entra.client_id.clone()))
+        }
+        _ => None,
+    };
+    let own = application(connection);
+    let others = config.connections.values().filter(|it| it.name != connection.name && application(it) == own);
+    others.filter_map(|it| needs.get(&it.name)).flat_map(|needs| needs.roles.keys().cloned()).collect()
+}
+
+/// What one connection is held against.
+struct Judge<'a> {
+    needs: Option<&'a Needs>,
+    elsewhere: BTreeSet<String>,
+    catalog: Arc<Catalog>,
+}
+
+impl Judge<'_> {
+    fn judge(&self, connection: &Connection, examined: Examined) -> Vec<Finding> {
+        let finding = |check, level, text: String| Finding::new(&connection.name, check, level, text);
+        let mut found = vec![];
+        match examined.addresses {
         Ok(addresses) => {
             let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
             found.push(finding("name", Level::Ok, format!("{} is {}", examined.place, addresses.join(", "))));
@@ -187,7 +213,7 @@ fn judge(connection: &Connection, examined: Examined, needs: Option<&Needs>) -> 
             "check base_url, server or webhook_url of the connection, and this machine's name service (/etc/resolv.conf)",
         )),
     }
-    match examined.answers {
+        match examined.answers {
         Ok(skew) => {
             let signs_in = connection.kind == ConnectionKind::Email && !matches!(connection.credential, Credential::None);
             let signed_in = if signs_in { ", and takes our sign-in" } else { "" };
@@ -198,21 +224,60 @@ fn judge(connection: &Connection, examined: Examined, needs: Option<&Needs>) -> 
             "let this machine reach it: firewall, proxy, ca_file for a private authority; what the message names otherwise",
         )),
     }
-    match examined.token {
-        None => found.extend(unseen(connection)),
-        Some(Err(why)) => found.push(finding("token", Level::Fail, why)),
-        Some(Ok(held)) => {
-            let ends = held.ends.map_or_else(String::new, |ends| format!(", until {ends}"));
-            let text = format!("the application {} for {}{ends}", held.application, held.audience);
-            found.push(finding("token", Level::Ok, text));
-            found.extend(roles(connection, &held, needs));
+        match examined.token {
+            None => found.extend(unseen(connection)),
+            Some(Err(why)) => found.push(finding("token", Level::Fail, why)),
+            Some(Ok(held)) => {
+                let ends = held.ends.map_or_else(String::new, |ends| format!(", until {ends}"));
+                let text = format!("the application {} for {}{ends}", held.application, held.audience);
+                found.push(finding("token", Level::Ok, text));
+                found.extend(self.roles(connection, &held));
+            }
         }
+        if self.needs.is_none() {
+            let todo = "take it out of the configuration, and its permissions with it";
+            found.push(finding("use", Level::Note, "no flow uses this connection".into()).todo(todo));
+        }
+        found
     }
-    if needs.is_none() {
-        let todo = "take it out of the configuration, and its permissions with it";
-        found.push(finding("use", Level::Note, "no flow uses this connection".into()).todo(todo));
+
+    /// What is granted against what the flows need.
+    fn roles(&self, connection: &Connection, held: &Held) -> Vec<Finding> {
+        let Some(needs) = self.needs else { return vec![] };
+        let finding = |level, text: String| Finding::new(&connection.name, "permissions", level, text);
+        let where_to = Grant::of(connection);
+        let (missing, mut excess) = (needs.missing(&held.roles), needs.excess(&held.roles));
+        excess.retain(|(role, _)| !self.elsewhere.contains(*role));
+        let mut found = vec![];
+        for (role, actions) in &missing {
+            let flows: BTreeSet<&str> =
+                actions.iter().filter_map(|action| needs.actions.get(action)).flatten().map(|flow| &**flow).collect();
+            let (actions, flows) = (join(actions.iter().map(|it| &**it)), join(flows));
+            let text = format!("{role} is missing: {actions} of {flows} can't work");
+            found.push(finding(Level::Fail, text).todo(&where_to.add(role)));
+        }
+        for (role, narrower) in &excess {
+            let mut text = match narrower {
+                Some(narrow) => format!("{role} is granted where {narrow} would do"),
+                None => format!("{role} is granted, and no flow needs it"),
+            };
+            if needs::by_people(role, connection.kind, &self.catalog) {
+                text.push_str("; people use it through `watchfloor alerts`");
+                found.push(finding(Level::Note, text));
+                continue;
+            }
+            found.push(finding(Level::Fail, text).todo(&where_to.remove(role, *narrower)));
+        }
+        if missing.is_empty() && excess.is_empty() {
+            let list = join(held.roles.iter().map(String::as_str));
+            found.push(finding(Level::Ok, if list.is_empty() { "none is needed".into() } else { list }));
+        }
+        for (other, actions) in &needs.others {
+            let text = format!("{} needs {other}, which no token tells", join(actions.iter().map(|it| &**it)));
+            found.push(finding(Level::Note, text));
+        }
+        found
     }
-    found
 }
 
 fn clock(connection: &Connection, skew: i64) -> Finding {
@@ -236,38 +301,6 @@ fn unseen(connection: &Connection) -> Option<Finding> {
         Credential::None | Credential::Entra(_) | Credential::Mailbox { .. } => return None,
     };
     Some(Finding::new(&connection.name, "rights", Level::Note, format!("{text}: what it may do can't be seen")))
-}
-
-/// What is granted against what the flows need.
-fn roles(connection: &Connection, held: &Held, needs: Option<&Needs>) -> Vec<Finding> {
-    let Some(needs) = needs else { return vec![] };
-    let finding = |level, text: String| Finding::new(&connection.name, "permissions", level, text);
-    let where_to = Grant::of(connection);
-    let (missing, excess) = (needs.missing(&held.roles), needs.excess(&held.roles));
-    let mut found = vec![];
-    for (role, actions) in &missing {
-        let flows: BTreeSet<&str> =
-            actions.iter().filter_map(|action| needs.actions.get(action)).flatten().map(|flow| &**flow).collect();
-        let (actions, flows) = (join(actions.iter().map(|it| &**it)), join(flows));
-        let text = format!("{role} is missing: {actions} of {flows} can't work");
-        found.push(finding(Level::Fail, text).todo(&where_to.add(role)));
-    }
-    for (role, narrower) in &excess {
-        let text = match narrower {
-            Some(narrow) => format!("{role} is granted where {narrow} would do"),
-            None => format!("{role} is granted, and no flow needs it"),
-        };
-        found.push(finding(Level::Fail, text).todo(&where_to.remove(role, *narrower)));
-    }
-    if missing.is_empty() && excess.is_empty() {
-        let list = join(held.roles.iter().map(String::as_str));
-        found.push(finding(Level::Ok, if list.is_empty() { "none is needed".into() } else { list }));
-    }
-    for (other, actions) in &needs.others {
-        let text = format!("{} needs {other}, which no token tells", join(actions.iter().map(|it| &**it)));
-        found.push(finding(Level::Note, text));
-    }
-    found
 }
 
 /// Where an administrator grants permissions.

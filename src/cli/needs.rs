@@ -7,6 +7,18 @@ use crate::catalog::{Catalog, ConnectionKind, Effect};
 use crate::check::Card;
 use crate::config::Config;
 
+/// What people do through `watchfloor alerts` and rules of suppression, whatever the flows do.
+const BY_PEOPLE: [&str; 8] = [
+    "xdr.list_alerts",
+    "xdr.get_incident",
+    "xdr.update_alert",
+    "xdr.comment_alert",
+    "xdr.move_alerts",
+    "mde.list_alerts",
+    "mde.list_machine_actions",
+    "mde.update_alert",
+];
+
 /// What one connection is used for.
 #[derive(Debug, Default)]
 pub(super) struct Needs {
@@ -51,11 +63,22 @@ fn facts(action: &str, catalog: &Catalog, config: &Config) -> Option<Arc<str>> {
     }
 }
 
+/// Whether a permission is one that commands of people take, over connections of this kind.
+pub(super) fn by_people(role: &str, kind: ConnectionKind, catalog: &Catalog) -> bool {
+    let actions = BY_PEOPLE.iter().filter_map(|name| catalog.action(name)).filter(|action| action.kind == kind);
+    actions.flat_map(|action| words(&action.permission)).any(|needed| needed == role)
+}
+
+/// The application permissions that an action's text names.
+fn words(permission: &str) -> impl Iterator<Item = &str> {
+    permission.split([' ', ',']).filter(|word| is_role(word))
+}
+
 impl Needs {
     fn grant(&mut self, catalog: &Catalog) {
         for name in self.actions.keys() {
             let Some(action) = catalog.action(name) else { continue };
-            let roles: Vec<&str> = action.permission.split([' ', ',']).filter(|word| is_role(word)).collect();
+            let roles: Vec<&str> = words(&action.permission).collect();
             for role in &roles {
                 self.roles.entry((*role).to_owned()).or_default().insert(Arc::clone(name));
             }

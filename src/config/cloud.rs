@@ -41,8 +41,8 @@ pub struct Endpoints {
 const CLOUD_APPS: &str = "05a65629-4c1b-48c1-a78b-804c4abdd4af";
 
 /// Sources: learn.microsoft.com/graph/deployments (authorities and Graph, and that GCC uses the global ones);
-/// learn.microsoft.com/defender-endpoint/gov#api (Defender for Endpoint of GCC, GCC High and DoD; each host is its own
-/// resource there); learn.microsoft.com/azure/azure-government/compare-azure-government-global-azure and
+/// learn.microsoft.com/defender-endpoint/gov#api (hosts of Defender for Endpoint in GCC, GCC High and DoD; that each is its own
+/// resource is what public guides do, and so it is assumed of mail); learn.microsoft.com/azure/azure-government/compare-azure-government-global-azure and
 /// learn.microsoft.com/azure/china/resources-developer-guide (Resource Manager, vaults);
 /// learn.microsoft.com/azure/azure-monitor/logs/api/access-api and docs.azure.cn/azure-monitor/logs/api/request-format (queries);
 /// learn.microsoft.com/powershell/module/exchange/connect-exchangeonline (mail).

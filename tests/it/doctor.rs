@@ -43,12 +43,19 @@ fn doctor_says_what_is_missing_and_what_is_too_much() {
     let tells = |what: &[&str]| failed.iter().any(|text| what.iter().all(|what| text.contains(what)));
     assert!(tells(&["Machine.Isolate is missing", "mde.isolate_machine of isolate-high-severity"]), "{failed:?}");
     assert!(tells(&["Machine.Isolate is missing", "WindowsDefenderATP", "Grant admin consent"]), "{failed:?}");
+    assert!(tells(&["Machine.Offboard is granted, and no flow needs it", "Revoke admin consent"]), "{failed:?}");
+    assert_eq!(failed.len(), 2, "{failed:?}");
+    let noted = found(&said, "mde", "permissions", "note");
     assert!(
-        tells(&["Alert.ReadWrite.All is granted where Alert.Read.All would do", "Revoke admin consent"]),
-        "{failed:?}"
+        noted[0].contains("Alert.ReadWrite.All is granted where Alert.Read.All would do; people use it"),
+        "{noted:?}"
     );
-    assert!(tells(&["Machine.Offboard is granted, and no flow needs it"]), "{failed:?}");
-    assert_eq!(failed.len(), 3, "{failed:?}");
+    grant(&tenant, &["Alert.Read.All", "Machine.Read.All", "Machine.ReadWrite.All", "Machine.Isolate"]);
+    let failed = found(&doctor(&site), "mde", "permissions", "fail");
+    assert!(failed[0].contains("Machine.ReadWrite.All is granted, and no flow needs it"), "{failed:?}");
+    grant(&tenant, &["Alert.Read.All", "Machine.ReadWrite.All", "Machine.Isolate"]);
+    let failed = found(&doctor(&site), "mde", "permissions", "fail");
+    assert!(failed[0].contains("Machine.ReadWrite.All is granted where Machine.Read.All would do"), "{failed:?}");
     grant(&tenant, &["Alert.Read.All", "Machine.Read.All", "Machine.Isolate"]);
     let said = doctor(&site);
     assert_eq!(said.code, 0, "{said:?}");
@@ -63,6 +70,30 @@ fn doctor_says_what_is_missing_and_what_is_too_much() {
     assert!(tenant.effects().values().all(|n| *n == 0), "nothing was sent: {:?}", tenant.effects());
     let human = site.cli(&["doctor", "mde"]);
     assert!(human.out.starts_with("mde\n  ok    name") && human.err.contains("0 failed"), "{human:?}");
+}
+
+#[test]
+fn connections_that_share_an_application_share_its_permissions() {
+    let tenant = Tenant::new(3, 4, |_| {});
+    let read = "flow: read-device\ndescription: Reads a device.\nowner: soc@contoso.example\ntrigger: { type: manual }\n\
+                inputs: { id: string }\nsteps:\n  - { id: it, action: mde.get_machine, connection: other, with: { machine_id: \"{{ inputs.id }}\" } }\n";
+    let hunts = "flow: file-of\ndescription: Reads a file.\nowner: soc@contoso.example\ntrigger: { type: manual }\n\
+                 inputs: { id: string }\nsteps:\n  - { id: it, action: mde.get_file, connection: mde, with: { file: \"{{ inputs.id }}\" } }\n";
+    let site = Site::new(&tenant).flow("read-device", read).flow("file-of", hunts);
+    edit(&site, |config| {
+        config.replace("{ mde: {", "{ other: { kind: mde, base_url: \"http://127.0.0.1:1\", THE_SAME }, mde: {")
+    });
+    edit(&site, |config| {
+        let entra = config.split("kind: graph").nth(1).unwrap();
+        let entra = entra.split_once("credential: ").unwrap().1.split_once(", rate").unwrap().0.to_owned();
+        config.replace("THE_SAME", &format!("credential: {entra}"))
+    });
+    grant(&tenant, &["Machine.Read.All", "File.Read.All"]);
+    let said = site.cli(&["doctor", "mde", "-o", "json"]);
+    assert_eq!(found(&said, "mde", "permissions", "fail"), Vec::<String>::new(), "{said:?}");
+    grant(&tenant, &["Machine.Read.All", "File.Read.All", "Machine.LiveResponse"]);
+    let said = site.cli(&["doctor", "mde", "-o", "json"]);
+    assert!(found(&said, "mde", "permissions", "fail")[0].contains("Machine.LiveResponse"), "{said:?}");
 }
 
 #[test]
