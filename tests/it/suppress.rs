@@ -1,9 +1,12 @@
 //! Suppression rules through the real binary: alerts that start nothing, that are resolved, that stay so after a kill.
 
+use std::os::unix::process::ExitStatusExt;
+
 use serde_json::Value as Json;
 
 use crate::alerts::arguments;
 use crate::bin::{Site, Tenant, wait_for};
+use crate::matrix::ENDED_ITSELF;
 
 /// Reads each alert, and nothing else.
 const READS: &str = "flow: reads
@@ -108,6 +111,36 @@ fn a_rule_that_resolves_closes_the_alert_through_the_guard() {
         assert_eq!(shown["suppressed"]["action"], "resolve");
     }
     assert!(service.stop().success());
+}
+
+/// Killed around each commit and each call, every alert is handled once: by its flow, or by the rule that fits it.
+#[test]
+fn a_rule_suppresses_and_resolves_once_through_kills_at_every_point() {
+    let points =
+        ["watermark.before:2", "watermark.after:2", "offer.before:1", "offer.after:1", "send.before:1", "send.after:1"];
+    for (seed, point) in (80..).zip(points) {
+        let tenant = tenant(seed);
+        let site = site(&tenant);
+        let (title, held, free) = split(&site);
+        let action = "{ resolve: { classification: FalsePositive, determination: NotMalicious } }";
+        site.write("suppressions/known.yaml", &rule(&title, action));
+        let site = site.env("WATCHFLOOR_FAIL", &format!("{point}:kill"));
+        // It may be over before it says that it is ready.
+        if let Ok(mut service) = site.try_start(&["--from", "1d"]) {
+            let ended = wait_for(&format!("{point} is passed"), 40, || service.ended());
+            assert_eq!(ended.signal(), Some(ENDED_ITSELF), "{point}: {}", service.log());
+        }
+        let site = site.env("WATCHFLOOR_FAIL", "");
+        let service = site.start(&["--from", "1d"]);
+        let runs = site.settled(free.len() + held.len(), 60);
+        let of = |flow: &str| runs.iter().filter(|run| run["flow"] == flow && run["status"] == "succeeded").count();
+        assert_eq!((of("watchfloor-suppressions"), of("reads")), (held.len(), free.len()), "{point}: {runs:?}");
+        assert_eq!(site.runs().len(), runs.len(), "{point}");
+        for id in &held {
+            assert_eq!(site.json(&["alerts", "show", id, "--connection", "mde"])["status"], "Resolved", "{point}");
+        }
+        assert!(service.stop().success());
+    }
 }
 
 #[test]
