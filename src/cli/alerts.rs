@@ -49,7 +49,7 @@ pub(super) struct List {
     /// Only those whose evidence has this text: a device, a user, an address, a hash, a URL
     #[arg(long, value_name = "TEXT")]
     entity: Option<String>,
-    /// Only those whose automated investigation stands so, such as running or pendingApproval
+    /// Only those whose automated investigation stands so, such as running or pending-approval
     #[arg(long, value_name = "STATE")]
     investigation: Vec<String>,
     /// Made at or after an instant, or within the last 7d [default: 30d]
@@ -113,15 +113,19 @@ impl List {
             statuses: statuses(&self.status)?,
             sources: sources(&self.source)?,
             entity: self.entity.as_ref().map(|text| text.to_lowercase()),
-            investigations: self.investigation.clone(),
+            investigations: self.investigation.iter().map(|word| plain(word)).collect(),
         })
     }
+}
+
+/// A word without the strokes and spaces that people put into it.
+fn plain(text: &str) -> String {
+    text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase()
 }
 
 /// The words of a list that may also be separated by commas, in their own spelling.
 fn words(given: &[String], what: &str, known: &[&str]) -> Result<Vec<String>, Error> {
     let given = given.iter().flat_map(|text| text.split(',')).filter(|text| !text.trim().is_empty());
-    let plain = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
     let word = |text: &str| {
         let word = known.iter().find(|word| plain(word) == plain(text));
         word.map(|word| (*word).to_owned()).ok_or_else(|| {

@@ -31,7 +31,7 @@ const OTHERS: [(&str, &str); 2] = [
 ];
 
 /// What detected an alert: the service's word, and as people say it.
-pub const DETECTIONS: [(&str, &str); 16] = [
+pub const DETECTIONS: [(&str, &str); 39] = [
     ("microsoftDefenderForEndpoint", "endpoint detection and response"),
     ("antivirus", "antivirus"),
     ("smartScreen", "SmartScreen"),
@@ -48,6 +48,30 @@ pub const DETECTIONS: [(&str, &str); 16] = [
     ("microsoftDataLossPrevention", "Purview Data Loss Prevention"),
     ("appGovernancePolicy", "an app governance policy"),
     ("appGovernanceDetection", "app governance"),
+    ("microsoftDefenderForCloud", "Defender for Cloud"),
+    ("microsoftDefenderForIoT", "Defender for IoT"),
+    ("microsoftDefenderForServers", "Defender for Servers"),
+    ("microsoftDefenderForStorage", "Defender for Storage"),
+    ("microsoftDefenderForDNS", "Defender for DNS"),
+    ("microsoftDefenderForDatabases", "Defender for Databases"),
+    ("microsoftDefenderForContainers", "Defender for Containers"),
+    ("microsoftDefenderForNetwork", "Defender for the Azure network layer"),
+    ("microsoftDefenderForAppService", "Defender for App Service"),
+    ("microsoftDefenderForKeyVault", "Defender for Key Vault"),
+    ("microsoftDefenderForResourceManager", "Defender for Resource Manager"),
+    ("microsoftDefenderForApiManagement", "Defender for APIs"),
+    ("nrtAlerts", "a near-real-time rule of Sentinel"),
+    ("scheduledAlerts", "a scheduled rule of Sentinel"),
+    ("microsoftDefenderThreatIntelligenceAnalytics", "threat intelligence analytics of Sentinel"),
+    ("builtInMl", "machine learning of Sentinel"),
+    ("microsoftInsiderRiskManagement", "Insider Risk Management"),
+    ("microsoftThreatIntelligence", "Microsoft Threat Intelligence"),
+    ("microsoftDefenderForAIServices", "Defender for AI services"),
+    ("securityCopilot", "Security Copilot"),
+    ("microsoftSentinel", "Sentinel"),
+    // Defender for Endpoint's own API has words of its own.
+    ("WindowsDefenderAtp", "endpoint detection and response"),
+    ("WindowsDefenderAv", "antivirus"),
 ];
 
 /// Short names of products for people who type.

@@ -312,6 +312,26 @@ fn the_entities_of_every_product_s_alerts_are_complete() {
     assert_eq!(sources.len(), products - 1, "each product has a sample, `Unknown` is none: {sources:?}");
 }
 
+/// The published words of Graph: what detected an alert, and the product that it is of.
+#[test]
+fn every_detection_source_and_every_product_has_a_name_for_people() {
+    use watchfloor::triage::source;
+    let facts = facts();
+    let words = |name: &str| -> Vec<String> {
+        let schema = &facts["/v1.0"]["components"]["schemas"][&format!("microsoft.graph.security.{name}")]["enum"];
+        let words = schema.as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_owned());
+        words.filter(|word| !word.starts_with("unknown")).collect()
+    };
+    let (detections, products) = (words("detectionSource"), words("serviceSource"));
+    assert!(detections.len() > 30 && products.len() > 10);
+    for word in detections {
+        assert!(source::DETECTIONS.iter().any(|(known, _)| *known == word), "{word} has no name");
+    }
+    for word in products {
+        assert!(source::title(&word) != word && source::meant(&word).is_some(), "{word}");
+    }
+}
+
 /// Evidence comes late: what a later read has more is in the entity, and an incident has what all of its alerts have.
 #[test]
 fn what_comes_late_and_what_nobody_knows_is_in_the_entities_of_a_later_read() {
