@@ -388,6 +388,10 @@ fn integers(json: &Json) -> Option<Json> {
     }
 }
 
+/// The largest file that a request carries, in letters of base64
+/// (learn.microsoft.com/graph/outlook-large-attachments: what has 3 MB and more is uploaded in pieces).
+const FILE_LIMIT: usize = 4_000_000;
+
 fn file(item: &Value) -> Result<Json, String> {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     let text = |key: &str| item.get(key).and_then(Value::as_str);
@@ -401,6 +405,11 @@ fn file(item: &Value) -> Result<Json, String> {
         _ => return Err(format!("the attachment {name} wants one of text and base64")),
     };
     let kind = text("content_type").unwrap_or(kind);
+    if bytes.len() > FILE_LIMIT {
+        return Err(format!(
+            "the attachment {name} is larger than the 3 MB that Graph takes with a mail; email.send takes more over SMTP"
+        ));
+    }
     Ok(
         json!({"@odata.type": "#microsoft.graph.fileAttachment", "name": name, "contentType": kind, "contentBytes": bytes}),
     )

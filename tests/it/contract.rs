@@ -148,6 +148,25 @@ pub(crate) fn faults(document: &Json, schema: &Json, instance: &Json) -> Vec<Str
 }
 
 #[test]
+fn a_mail_with_all_that_it_can_carry_fits_the_documented_operation() {
+    let (catalog, facts) = (Catalog::builtin().unwrap(), facts());
+    let action = catalog.action("exchange.send_mail").unwrap();
+    let (prefix, document) = document_of(&facts, action).unwrap();
+    let whole = json!({
+        "from": "soc@contoso.example", "to": ["a@contoso.example"], "cc": ["b@contoso.example"], "subject": "s", "html": "<p>h</p>",
+        "importance": "High", "save": true, "attachments": [{ "name": "a.txt", "text": "x", "content_type": "text/plain" }],
+    });
+    let inputs = whole.as_object().unwrap().iter();
+    let inputs: Map = inputs
+        .map(|(key, json)| (Arc::from(key.as_str()), decode::decode(&action.input(key).unwrap().ty, json).unwrap()))
+        .collect();
+    let request = request::build(action, &inputs, "0123456789abcdef").unwrap();
+    let found = operation(document, prefix, &request).unwrap();
+    let schema = &resolved(document, &found["requestBody"])["content"]["application/json"]["schema"];
+    assert_eq!(faults(document, schema, request.body.as_ref().unwrap()), Vec::<String>::new());
+}
+
+#[test]
 fn requests_fit_the_documented_operations() {
     let (catalog, facts) = (Catalog::builtin().unwrap(), facts());
     let mut checked = 0;

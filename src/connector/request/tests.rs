@@ -160,3 +160,44 @@ fn a_mail_body_is_html_where_both_are_given() {
     assert_eq!(body["message"]["toRecipients"][0]["emailAddress"]["address"], "a@contoso.example");
     assert_eq!(body["saveToSentItems"], false);
 }
+
+#[test]
+fn a_mail_over_graph_carries_its_flag_its_copies_and_its_files() {
+    let file =
+        |name: &str, key: &str, content: &str| Value::object([("name", Value::str(name)), (key, Value::str(content))]);
+    let mail = |files: Vec<Value>| {
+        let list = |items: &[&str]| Value::list(items.iter().map(Value::str).collect());
+        let members = [
+            ("from", Value::str("soc@contoso.example")),
+            ("to", list(&["a@contoso.example"])),
+            ("cc", list(&["b@contoso.example"])),
+            ("subject", Value::str("s")),
+            ("text", Value::str("t")),
+            ("importance", Value::str("High")),
+            ("attachments", Value::list(files)),
+        ];
+        built("exchange.send_mail", &members, "")
+    };
+    let body = mail(vec![file("a.txt", "text", "é"), file("b.bin", "base64", "AAEC")]).unwrap().body.unwrap();
+    let message = &body["message"];
+    assert_eq!(
+        (&message["importance"], &message["ccRecipients"][0]["emailAddress"]["address"]),
+        (&json!("high"), &json!("b@contoso.example"))
+    );
+    assert_eq!(
+        message["attachments"],
+        json!([
+            { "@odata.type": "#microsoft.graph.fileAttachment", "name": "a.txt", "contentType": "text/plain", "contentBytes": "w6k=" },
+            { "@odata.type": "#microsoft.graph.fileAttachment", "name": "b.bin", "contentType": "application/octet-stream", "contentBytes": "AAEC" },
+        ])
+    );
+    for (wrong, why) in [
+        (file("", "text", "x"), "has no name"),
+        (file("x", "base64", "%%"), "no base64"),
+        (file("x", "other", "y"), "one of text and base64"),
+        (file("large.bin", "text", &"x".repeat(3_100_000)), "larger than the 3 MB"),
+    ] {
+        let refused = format!("{:?}", mail(vec![wrong]).unwrap_err());
+        assert!(refused.contains(why), "{refused}");
+    }
+}
