@@ -50,9 +50,9 @@ pub(super) struct New {
     /// The rule's name [default: made from the alert's title]
     #[arg(long)]
     name: Option<String>,
-    /// Why such alerts are harmless
-    #[arg(long, default_value = "TODO say why these alerts are harmless")]
-    comment: String,
+    /// Why such alerts are harmless; needed to write it
+    #[arg(long)]
+    comment: Option<String>,
     /// Who answers for it [default: you]
     #[arg(long)]
     owner: Option<String>,
@@ -72,7 +72,7 @@ pub(super) struct New {
     #[arg(long, value_name = "DETERMINATION", requires = "resolve_as")]
     determination: Option<String>,
     /// Write it into the first folder of `suppressions`, as NAME.yaml; a file that is there is left
-    #[arg(long)]
+    #[arg(long, requires = "comment")]
     write: bool,
     /// The connection to ask, of kind graph or mde
     #[arg(long, value_name = "NAME")]
@@ -122,7 +122,7 @@ fn new(args: &New, global: &Global, out: &Out) -> Result<ExitCode, Error> {
     };
     let said = Draft {
         name: &name,
-        comment: &args.comment,
+        comment: args.comment.as_deref().unwrap_or("say why these alerts are harmless"),
         owner: &owner,
         expires: now.checked_add(lives).unwrap_or(now),
         all_evidence: args.all_evidence,

@@ -209,8 +209,10 @@ fn every_example_of_the_page_on_suppressions_runs() {
     let matched = site.json(&["suppress", "test", "known"]);
     assert_eq!(matched.as_array().unwrap().len(), held.len());
     assert!(site.path().join("suppressions/known-tool.yaml").is_file(), "--write wrote it");
-    let again = site.cli(&["suppress", "new", "--from-alert", &held[0], "--name", "known-tool", "--write"]);
+    let again =
+        site.cli(&["suppress", "new", "--from-alert", &held[0], "--name", "known-tool", "--comment", "c", "--write"]);
     assert_eq!(again.code, 75, "a file is never replaced: {again:?}");
+    assert_eq!(site.cli(&["suppress", "new", "--from-alert", &held[0], "--write"]).code, 2, "nobody says why");
     let written = site.json(&["suppress", "test", "known-tool"]);
     assert!(written.as_array().unwrap().iter().any(|it| it["alert"] == *held[0]), "it fits the alert it was made from");
     assert_eq!(tenant.effects().get("mde.submit_indicator"), Some(&1));
