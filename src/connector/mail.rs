@@ -325,6 +325,8 @@ pub(super) fn letter(inputs: &Map, from: &Address, tag: &str, now: jiff::Timesta
         .raw_header(HeaderValue::new(HeaderName::new_from_ascii_str("Auto-Submitted"), "auto-generated".to_owned()));
     let recipients = to.into_iter().chain(cc).chain(bcc).collect();
     let envelope = Envelope::new(Some(from.clone()), recipients).map_err(|error| format!("to: {error}"))?;
+    // Given, it is not read again out of the headers.
+    builder = builder.envelope(envelope.clone());
     let built = match (body(inputs), attachments(inputs)?) {
         (Body::One(part), attached) if attached.is_empty() => builder.singlepart(part),
         (Body::Both(part), attached) if attached.is_empty() => builder.multipart(part),
