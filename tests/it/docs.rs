@@ -137,7 +137,7 @@ fn command(line: &str) -> Result<(), String> {
         words.truncate(at);
     }
     match words[..] {
-        ["watchfloor", ref rest @ ..] | ["target/release/watchfloor", ref rest @ ..] => ours(rest),
+        ["watchfloor", ref rest @ ..] | ["target/dist/watchfloor", ref rest @ ..] => ours(rest),
         ["cargo", "run", "--release", "--", ref rest @ ..] => ours(rest),
         ["cargo", "build" | "test" | "bench" | "clippy" | "doc" | "fmt" | "deny" | "install", ..] => Ok(()),
         [first, ..] if first.starts_with("scripts/") => {
