@@ -261,8 +261,17 @@ fn read<T: for<'de> Deserialize<'de>>(file: &str, text: &str) -> Result<T, Error
 /// Strict reading: what YAML 1.1 and 1.2 disagree about is text, and a key that is there twice is an error. Deeper than 32
 /// levels, or with more than 200,000 nodes, it is refused.
 pub(super) fn tree(text: &str) -> Result<Json, String> {
+    strict(text, 32, 200_000)
+}
+
+/// As [`tree`], for documents of others, which are larger: 200 levels, 4,000,000 nodes.
+pub(crate) fn large_tree(text: &str) -> Result<Json, String> {
+    strict(text, 200, 4_000_000)
+}
+
+fn strict(text: &str, max_depth: usize, max_nodes: usize) -> Result<Json, String> {
     let options = serde_yaml::options! {
-        budget: serde_yaml::budget! { max_depth: 32, max_nodes: 200_000, max_aliases: 0 },
+        budget: serde_yaml::budget! { max_depth: max_depth, max_nodes: max_nodes, max_aliases: 0 },
         duplicate_keys: serde_yaml::DuplicateKeyPolicy::Error,
         strict_booleans: true,
         leading_zero_numbers_as_strings: true,

@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::out::{Out, cell};
-use super::{Global, catalogues};
+use super::{Global, catalogues, reference};
 use crate::catalog::{Action, Type};
 use crate::diag::suggestion;
 use crate::error::{Error, ExitCode};
@@ -20,6 +20,12 @@ pub(super) enum Command {
         /// Such as mde.isolate_machine
         name: String,
     },
+    /// Write a page for each service, with its actions, into a folder
+    Docs {
+        /// The folder
+        #[arg(long, default_value = "docs/actions")]
+        dir: std::path::PathBuf,
+    },
 }
 
 pub(super) fn run(command: &Command, global: &Global, out: &Out) -> Result<ExitCode, Error> {
@@ -33,6 +39,11 @@ pub(super) fn run(command: &Command, global: &Global, out: &Out) -> Result<ExitC
                 ["name", "effect", "undo", "permission"].map(|key| cell(item, key)).to_vec()
             });
             Ok(if items.is_empty() { ExitCode::NothingMatched } else { ExitCode::Ok })
+        }
+        Command::Docs { dir } => {
+            let count = reference::write(&catalog, dir)?;
+            out.say(&format!("{count} pages in {}", dir.display()));
+            Ok(ExitCode::Ok)
         }
         Command::Show { name } => {
             let action = catalog.action(name).ok_or_else(|| {

@@ -19,11 +19,13 @@ mod doctor;
 mod endings;
 mod explain;
 mod front;
+mod import;
 mod load;
 mod needs;
 mod out;
 mod pause;
 mod permissions;
+mod reference;
 mod reload;
 mod retention;
 mod run;
@@ -128,6 +130,8 @@ enum Command {
     Resume(pause::Resume),
     /// The JSON Schema of flow files or of suppression rules, for editors
     Schema(schema::Args),
+    /// Write a connector of your own from a service's OpenAPI 3 document
+    Import(import::Args),
     /// The simulated tenant alone
     Sandbox(sandbox::Args),
     /// What the service has done and is doing
@@ -188,6 +192,7 @@ fn dispatch(args: Args, out: &Out) -> Result<ExitCode, Error> {
         Command::Pause(args) => pause::pause(args, global, out),
         Command::Resume(args) => pause::resume(args, global, out),
         Command::Schema(args) => schema::run(&args, out),
+        Command::Import(args) => import::run(&args, out),
         Command::Sandbox(args) => sandbox::run(&args, out),
         Command::Status => status::run(global, out),
         Command::Backup(args) => backup::run(args, global, out),

@@ -54,6 +54,17 @@ fn documented(kind: ConnectionKind, class: &str) -> &'static [Limit] {
     }
 }
 
+/// The documented limits in words; `None` where there are none.
+pub fn told(kind: ConnectionKind, class: &str) -> Option<String> {
+    let limits = documented(kind, class).iter().map(|limit| match limit.seconds {
+        60 => format!("{} a minute", limit.max),
+        3600 => format!("{} an hour", limit.max),
+        seconds => format!("{} in {seconds} s", limit.max),
+    });
+    let limits: Vec<String> = limits.collect();
+    (!limits.is_empty()).then(|| limits.join(", "))
+}
+
 /// Requests at the same time; Outlook allows four an application.
 fn concurrent(kind: ConnectionKind, class: &str) -> Option<usize> {
     (kind == ConnectionKind::Graph && class == "outlook").then_some(4)

@@ -2,7 +2,7 @@
 //!
 //! How a body member is written, after `@` in its wire name: `@ms` an instant as milliseconds of the epoch, `@int` words and
 //! digits as numbers, `@recipients`, `@files`, `@text` and `@html` as Microsoft Graph's messages have them, `@labels` as Sentinel's. A `[]` at the end
-//! puts one value in a list.
+//! puts one value in a list; a dot alone is the whole body.
 
 mod hunting;
 
@@ -97,6 +97,9 @@ pub fn build(action: &Action, inputs: &Map, tag: &str) -> Result<Request, BadInp
     }
     let path = parts.path_and_query(action);
     let body = has_body.then(|| {
+        if let Some(whole) = parts.whole {
+            return whole;
+        }
         let mut body = parts.body;
         for (key, value) in action.body.as_object().into_iter().flatten() {
             body.entry(key.clone()).or_insert_with(|| value.clone());
@@ -230,6 +233,8 @@ struct Parts {
     filters: Vec<String>,
     headers: Vec<(String, String)>,
     body: JsonMap<String, Json>,
+    /// An input that is the whole body: its wire name is a dot.
+    whole: Option<Json>,
 }
 
 impl Parts {
@@ -257,6 +262,10 @@ impl Parts {
                 let (wire, form) = wire.split_once('@').unwrap_or((wire, ""));
                 let written = written(param, form, value).map_err(|message| bad(&param.name, message))?;
                 let written = if many { json!([written]) } else { written };
+                if wire == "." {
+                    self.whole = Some(written);
+                    return Ok(());
+                }
                 nest(&mut self.body, wire, written).map_err(|message| bad(&param.name, message))?;
             }
         }

@@ -24,7 +24,10 @@ steps:
   - { id: user, action: entra.get_user, with: { user: '{{ alert.user.upn }}' } }
 ";
 
-const CONNECTIONS: [(&str, ConnectionKind); 5] = [
+const CONNECTIONS: [(&str, ConnectionKind); 8] = [
+    ("sentinel", ConnectionKind::Azure),
+    ("logs", ConnectionKind::LogAnalytics),
+    ("lookup", ConnectionKind::Http),
     ("mde", ConnectionKind::Mde),
     ("graph", ConnectionKind::Graph),
     ("mdca", ConnectionKind::CloudApps),
@@ -231,6 +234,29 @@ fn the_reference_shows_the_table_of_functions() {
     }
 }
 
+/// The pages of actions and triggers are what the command writes from the catalogue.
+#[test]
+fn the_pages_of_actions_are_those_of_the_catalogue() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = crate::bin::command(folder.path(), &["actions", "docs", "--dir", "pages"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    let shown = root().join("docs/actions");
+    let bless = std::env::var_os("BLESS").is_some();
+    let mut names = vec![];
+    for entry in std::fs::read_dir(folder.path().join("pages")).unwrap() {
+        let (name, text) =
+            (entry.as_ref().unwrap().file_name(), std::fs::read_to_string(entry.unwrap().path()).unwrap());
+        if bless {
+            std::fs::write(shown.join(&name), &text).unwrap();
+        }
+        let same = std::fs::read_to_string(shown.join(&name)).is_ok_and(|known| known == text);
+        assert!(same, "{} is out of date: BLESS=1 cargo test --test it docs", name.display());
+        names.push(name);
+    }
+    let stray = std::fs::read_dir(&shown).unwrap().map(|it| it.unwrap().file_name()).find(|name| !names.contains(name));
+    assert_eq!(stray, None, "no action stands behind it");
+}
+
 fn names_it(code: &str, name: &str) -> bool {
     code == name || code.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|word| word == name)
 }
@@ -248,8 +274,8 @@ fn root() -> PathBuf {
 /// The pages for people, by name.
 fn pages() -> Vec<(String, String)> {
     let mut files: Vec<PathBuf> = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"].map(|it| root().join(it)).into();
-    for entry in std::fs::read_dir(root().join("docs")).unwrap() {
-        files.push(entry.unwrap().path());
+    for folder in ["docs", "docs/actions"] {
+        files.extend(std::fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path()));
     }
     files.retain(|path| path.extension().is_some_and(|it| it == "md"));
     let name = |path: &Path| path.strip_prefix(root()).unwrap().display().to_string();

@@ -21,6 +21,7 @@ mod engine;
 mod faults;
 mod gates;
 mod identity;
+mod import;
 mod invariants;
 mod journals;
 mod letters;
