@@ -195,7 +195,7 @@ fn alert_json(world: &World, state: &State, index: usize) -> Json {
     let (Some(alert), Some(born), Some(status)) = found else { return Json::Null };
     let (user, policy) = match alert.source {
         Source::CloudApps { user, policy } => (world.plan.users.get(user), policy),
-        Source::Endpoint { .. } => return Json::Null,
+        _ => return Json::Null,
     };
     let name = user.map_or("", |user| user.name.as_str());
     let upn = user.map_or("", |user| user.upn.as_str());

@@ -17,7 +17,7 @@ use crate::config::{
 use crate::error::Error;
 use crate::flow::model::Mode;
 
-/// Every shipped file by its path below `flows/`.
+/// The shipped files that the binary carries, for the demo and for alike tenants, by their path below `flows/`.
 pub const SHIPPED: [(&str, &str); 7] = [
     ("isolate-high-severity.yaml", include_str!("../../flows/isolate-high-severity.yaml")),
     ("resolve-legitimate-travel.yaml", include_str!("../../flows/resolve-legitimate-travel.yaml")),

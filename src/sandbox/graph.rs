@@ -298,13 +298,30 @@ fn hunt(world: &World, state: &State, call: &Call) -> Answer {
     entity("microsoft.graph.security.huntingQueryResults", json!({"schema": schema, "results": rows}))
 }
 
+/// `serviceSource`, `detectionSource` and `productName` of an alert.
+fn product(source: &Source) -> (&'static str, &'static str, &'static str) {
+    match source {
+        Source::Endpoint { .. } => {
+            ("microsoftDefenderForEndpoint", "microsoftDefenderForEndpoint", "Microsoft Defender for Endpoint")
+        }
+        Source::CloudApps { .. } => {
+            ("microsoftDefenderForCloudApps", "cloudAppSecurity", "Microsoft Defender for Cloud Apps")
+        }
+        Source::Office { .. } => {
+            ("microsoftDefenderForOffice365", "microsoftDefenderForOffice365", "Microsoft Defender for Office 365")
+        }
+        Source::Identity { .. } => {
+            ("azureAdIdentityProtection", "azureAdIdentityProtection", "Microsoft Entra ID Protection")
+        }
+    }
+}
+
 fn alert_json(world: &World, state: &State, index: usize) -> Json {
     let found = (world.plan.alerts.get(index), state.born.get(index), state.alerts.get(index));
     let (Some(alert), Some(born), Some(status)) = found else { return Json::Null };
     let handling = &status.handling;
     let updated = handling.updated.unwrap_or(*born);
     let before = |minutes| born.checked_sub(SignedDuration::from_mins(minutes)).unwrap_or(*born).to_string();
-    let endpoint = matches!(alert.source, Source::Endpoint { .. });
     let closed = status.resolution > 0;
     let state_word = handling.status.as_deref().map_or(if closed { "resolved".into() } else { "new".into() }, camel);
     let word = |word: &Option<String>| word.as_deref().map_or_else(|| "unknown".to_owned(), camel);
@@ -319,11 +336,7 @@ fn alert_json(world: &World, state: &State, index: usize) -> Json {
     put("severity", json!(camel(alert.severity)));
     put("classification", json!(word(&handling.classification)));
     put("determination", json!(word(&handling.determination)));
-    let (source, detection, product) = if endpoint {
-        ("microsoftDefenderForEndpoint", "microsoftDefenderForEndpoint", "Microsoft Defender for Endpoint")
-    } else {
-        ("microsoftDefenderForCloudApps", "cloudAppSecurity", "Microsoft Defender for Cloud Apps")
-    };
+    let (source, detection, product) = product(&alert.source);
     put("serviceSource", json!(source));
     put("detectionSource", json!(detection));
     put("productName", json!(product));
@@ -339,7 +352,14 @@ fn alert_json(world: &World, state: &State, index: usize) -> Json {
     for key in ["actorDisplayName", "threatDisplayName", "threatFamilyName", "alertPolicyId"] {
         put(key, Json::Null);
     }
-    put("mitreTechniques", json!([if endpoint { "T1059.001" } else { "T1078" }]));
+    put(
+        "mitreTechniques",
+        json!([match alert.source {
+            Source::Endpoint { .. } => "T1059.001",
+            Source::Office { .. } => "T1566",
+            _ => "T1078",
+        }]),
+    );
     put("createdDateTime", json!(born.to_string()));
     put("lastUpdateDateTime", json!(updated.to_string()));
     put("resolvedDateTime", json!((state_word == "resolved").then(|| updated.to_string())));

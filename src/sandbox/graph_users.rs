@@ -156,21 +156,25 @@ pub(super) fn risky(world: &World, state: &State, user: &User) -> Json {
     })
 }
 
-/// The risk detection that came with a visible travel alert.
+/// The risk detection that came with a visible alert about travel or a sign-in.
 fn detection(world: &World, state: &State, index: usize) -> Option<Json> {
     let alert = world.plan.alerts.get(index)?;
-    let (id, user, born) = (alert.detection.as_ref()?, world.plan.traveller(alert)?, state.born.get(index)?);
-    let impossible = alert.title.starts_with("Impossible");
+    let (id, user, born) = (alert.detection.as_ref()?, world.plan.user_of(alert)?, state.born.get(index)?);
+    let (event, source) = match alert.source {
+        Source::Identity { event, .. } => (event, "IdentityProtection"),
+        _ if alert.title.starts_with("Impossible") => ("mcasImpossibleTravel", "MicrosoftCloudAppSecurity"),
+        _ => ("unlikelyTravel", "MicrosoftCloudAppSecurity"),
+    };
     let activity = born.checked_sub(SignedDuration::from_mins(14)).unwrap_or(*born);
     Some(json!({
         "id": id,
         "requestId": "c1a2b3d4-0001-4000-8000-000000000001",
         "correlationId": "c1a2b3d4-0002-4000-8000-000000000002",
-        "riskEventType": if impossible { "mcasImpossibleTravel" } else { "unlikelyTravel" },
+        "riskEventType": event,
         "riskState": "atRisk",
         "riskLevel": if alert.severity == "High" { "high" } else { "medium" },
         "riskDetail": "none",
-        "source": "MicrosoftCloudAppSecurity",
+        "source": source,
         "detectionTimingType": "offline",
         "activity": "signin",
         "tokenIssuerType": "AzureAD",
@@ -223,13 +227,7 @@ pub(super) fn evidence(world: &World, alert: &Alert, at: &str) -> Vec<Json> {
         }
         body
     };
-    let (user, device) = match alert.source {
-        Source::Endpoint { device } => {
-            let device = world.plan.devices.get(device);
-            (device.and_then(|device| world.plan.users.get(device.user)), device)
-        }
-        Source::CloudApps { user, .. } => (world.plan.users.get(user), None),
-    };
+    let (user, device) = (world.plan.user_of(alert), world.plan.device_of(alert));
     let mut out = Vec::new();
     if let Some(device) = device {
         let health = if device.offline { "inactive" } else { "active" };
@@ -248,7 +246,38 @@ pub(super) fn evidence(world: &World, alert: &Alert, at: &str) -> Vec<Json> {
         });
         out.push(make("user", "suspicious", json!(["compromised"]), json!({"userAccount": account})));
     }
+    if let Source::Office { .. } = alert.source {
+        let sender = json!({"emailAddress": "billing@contoso-invoices.example", "displayName": "Accounts", "domainName": "contoso-invoices.example"});
+        let message = json!({
+            "networkMessageId": mail_id(alert), "internetMessageId": "<20261120.1@contoso-invoices.example>",
+            "subject": "Überweisung <b>fällig</b> {{ 7*7 }}", "p1Sender": sender, "p2Sender": sender,
+            "senderIp": "198.51.100.200", "recipientEmailAddress": user.map(|user| user.upn.as_str()), "language": "de",
+            "deliveryAction": "delivered", "deliveryLocation": "inbox", "receivedDateTime": at, "threats": [],
+            "urlCount": 1, "urls": ["https://contoso-invoices.example/pay"], "attachmentsCount": 0,
+        });
+        out.push(make("analyzedMessage", "suspicious", json!([]), message));
+    }
+    // No seed gives this category: those alerts were made to have a file that is known to be bad, beside one that is not.
+    if alert.category == "Ransomware" {
+        for (name, verdict, digit) in [("locker.exe", "malicious", 'b'), ("powershell.exe", "unknown", '5')] {
+            let hash = |digits: usize| digit.to_string().repeat(digits);
+            let details = json!({
+                "fileName": name, "filePath": "C:\\Users\\Public", "sha1": hash(40), "sha256": hash(64), "md5": null,
+                "sha256Ac": null, "fileSize": 421_888, "filePublisher": null, "signer": null, "issuer": null
+            });
+            let members = json!({
+                "detectionStatus": "detected", "mdeDeviceId": device.map(|device| device.id.as_str()), "fileDetails": details
+            });
+            out.push(make("file", verdict, json!([]), members));
+        }
+    }
     let address = json!({"ipAddress": "203.0.113.77", "countryLetterCode": "JP"});
     out.push(make("ip", "suspicious", json!([]), address));
     out
+}
+
+/// The id of the mail that an alert of Defender for Office 365 is about.
+fn mail_id(alert: &Alert) -> String {
+    let digits: String = alert.detector().chars().rev().take(12).collect();
+    format!("5d1e0c2a-77f0-4a51-a1d4-{digits}")
 }

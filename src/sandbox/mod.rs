@@ -76,6 +76,8 @@ pub struct Options {
     /// Whether the documented throttles hold.
     pub throttles: bool,
     pub token_lifetime: Duration,
+    /// Changes the world before anybody sees it, for what a seed does not give.
+    pub arrange: Option<fn(&mut Plan)>,
 }
 
 impl Options {
@@ -95,6 +97,7 @@ impl Options {
             lateness: Duration::ZERO,
             throttles: false,
             token_lifetime: Duration::from_secs(3599),
+            arrange: None,
         }
     }
 }
@@ -129,7 +132,10 @@ impl Sandbox {
             token_lifetime: signed(options.token_lifetime),
             throttles: options.throttles,
         };
-        let plan = Plan::generate(options.seed, options.alerts, options.offline, options.start);
+        let mut plan = Plan::generate(options.seed, options.alerts, options.offline, options.start);
+        if let Some(arrange) = options.arrange {
+            arrange(&mut plan);
+        }
         let world = Arc::new(World::new(plan, settings, options.faults, clock, Catalog::builtin()?));
         let (http_listener, http) = bind(options.http).await?;
         let (smtp_listener, smtp) = bind(options.smtp).await?;

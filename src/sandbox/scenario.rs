@@ -9,9 +9,9 @@ use super::state::{State, World};
 /// Columns (name and type) and rows.
 pub(super) type Answer = (Vec<(String, String)>, Vec<Json>);
 
-/// The answer to a query: one that somebody set, else one of the built-in scenarios, else no rows.
+/// The answer to a query: the latest that somebody set for it, else one of the built-in scenarios, else no rows.
 pub(super) fn hunt(world: &World, state: &State, query: &str) -> Answer {
-    if let Some(set) = state.hunts.iter().find(|hunt| hunt.words.iter().all(|word| query.contains(word))) {
+    if let Some(set) = state.hunts.iter().rev().find(|hunt| hunt.words.iter().all(|word| query.contains(word))) {
         let columns = set.schema.as_array().into_iter().flatten().filter_map(|column| {
             Some((column.get("name")?.as_str()?.to_owned(), column.get("type")?.as_str()?.to_owned()))
         });

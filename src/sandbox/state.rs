@@ -204,13 +204,21 @@ impl World {
 
     /// A person sets an alert's status, in the spelling of Defender for Endpoint; whether there is such a visible alert.
     pub fn set_status(&self, alert: &str, status: &str) -> bool {
-        let now = self.clock.now();
+        self.set_verdict(alert, status, None, self.clock.now())
+    }
+
+    /// As `set_status`, with a classification and a determination, and as of an instant.
+    pub fn set_verdict(&self, alert: &str, status: &str, verdict: Option<(&str, &str)>, at: Timestamp) -> bool {
         let mut state = self.state();
         let visible = state.born.len();
         let index = self.alert_ids.get(alert).copied().filter(|index| *index < visible);
         let Some(slot) = index.and_then(|index| state.alerts.get_mut(index)) else { return false };
         slot.handling.status = Some(status.to_owned());
-        slot.handling.updated = Some(now);
+        slot.handling.updated = Some(at);
+        if let Some((classification, determination)) = verdict {
+            slot.handling.classification = Some(classification.to_owned());
+            slot.handling.determination = Some(determination.to_owned());
+        }
         true
     }
 

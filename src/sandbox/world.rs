@@ -121,8 +121,22 @@ impl Alert {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
-    Endpoint { device: usize },
-    CloudApps { user: usize, policy: &'static str },
+    Endpoint {
+        device: usize,
+    },
+    CloudApps {
+        user: usize,
+        policy: &'static str,
+    },
+    /// Defender for Office 365: a mail that came to this user.
+    Office {
+        user: usize,
+    },
+    /// Entra ID Protection: the kind of risk, in the service's word.
+    Identity {
+        user: usize,
+        event: &'static str,
+    },
 }
 
 /// The policies that the shipped travel flows look at.
@@ -155,8 +169,17 @@ impl Plan {
     pub fn device_of(&self, alert: &Alert) -> Option<&Device> {
         match alert.source {
             Source::Endpoint { device } => self.devices.get(device),
-            Source::CloudApps { .. } => None,
+            Source::CloudApps { .. } | Source::Office { .. } | Source::Identity { .. } => None,
         }
+    }
+
+    /// The person whom an alert is about: on a device, the one who signs in there.
+    pub fn user_of(&self, alert: &Alert) -> Option<&User> {
+        let user = match alert.source {
+            Source::Endpoint { device } => self.devices.get(device)?.user,
+            Source::CloudApps { user, .. } | Source::Office { user } | Source::Identity { user, .. } => user,
+        };
+        self.users.get(user)
     }
 
     fn endpoint(&mut self, count: usize, offline: u16) {

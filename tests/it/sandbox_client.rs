@@ -78,6 +78,7 @@ async fn alerts_of_each_product_name_their_device_user_and_policy() {
                 assert_eq!(read.get("policy").and_then(Value::as_str), Some(*policy));
                 *kinds.entry("mdca").or_insert(0) += 1;
             }
+            other => panic!("no seed gives {other:?}"),
         }
         let graph = [("alert_id", Value::str(&alert.graph_id))];
         let read = reader.read("graph", "xdr.get_alert", &graph).await;
