@@ -25,6 +25,7 @@ mod import;
 mod invariants;
 mod journals;
 mod letters;
+mod library;
 mod matrix;
 mod own;
 mod polling;
