@@ -36,10 +36,7 @@ fn checked(catalog: &Catalog) -> (Vec<CheckedFlow>, String) {
         if !found.is_empty() {
             faults.push_str(&watchfloor::diag::render(&found, false));
         }
-        flows.extend(flow.map(|flow| {
-            assert_eq!(*flow.name, *name, "a file is called as its flow");
-            flow
-        }));
+        flows.extend(flow.inspect(|flow| assert_eq!(*flow.name, *name, "a file is called as its flow")));
     }
     (flows, faults)
 }
