@@ -129,11 +129,11 @@ impl Store for SqliteStore {
     }
 
     fn whole(&self, runs: &[RunNo]) -> Result<Vec<Whole>, StoreError> {
-        self.reads.with(|connection| going::whole(connection, runs))
+        self.reads.with_tail(|connection, tail| going::whole(connection, tail, runs))
     }
 
     fn queued(&self, after: RunNo, limit: usize) -> Result<Queued, StoreError> {
-        self.reads.with(|connection| going::queued(connection, after, limit))
+        self.reads.with_tail(|connection, tail| going::queued(connection, tail, after, limit))
     }
 
     fn awake(&self) -> Result<Vec<RunNo>, StoreError> {

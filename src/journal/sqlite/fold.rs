@@ -39,6 +39,9 @@ pub(super) fn fold(book: &mut Book, connection: &Connection, carry: usize) -> Re
     audit(connection, &tail.audit)?;
     merge_keys(book, connection)?;
     execute(connection, "DELETE FROM log", [])?;
+    // Rows of the log get numbers from 1 again: who kept what they held begins anew.
+    let sql = "INSERT INTO marks (name, value) VALUES ('folds', 1) ON CONFLICT DO UPDATE SET value = value + 1";
+    execute(connection, sql, [])?;
     if !stays.is_empty() {
         let mut entries = Vec::with_capacity(stays.bytes);
         stays.write(&mut entries);

@@ -13,8 +13,7 @@ use super::tail::Tail;
 use crate::journal::{Queued, RunNo, RunStatus, StoreError, Whole};
 
 /// The first runs after a number that have not begun.
-pub(super) fn queued(connection: &Connection, after: RunNo, limit: usize) -> Result<Queued, StoreError> {
-    let tail = Tail::read(connection)?;
+pub(super) fn queued(connection: &Connection, tail: &Tail, after: RunNo, limit: usize) -> Result<Queued, StoreError> {
     let last: RunNo =
         connection.prepare_cached("SELECT coalesce(max(no), 0) FROM runs")?.query_row([], |row| row.get(0))?;
     let last = tail.runs.last_key_value().map_or(last, |(no, _)| last.max(*no));
@@ -36,18 +35,16 @@ pub(super) fn queued(connection: &Connection, after: RunNo, limit: usize) -> Res
     let numbers: Vec<RunNo> = numbers.into_iter().take(limit).collect();
     let more = numbers.len() >= limit;
     let horizon = numbers.last().filter(|_| more).copied().unwrap_or(last);
-    let rows = numbers.into_iter().filter_map(|no| readable(connection, &tail, no)).collect();
+    let rows = numbers.into_iter().filter_map(|no| readable(connection, tail, no)).collect();
     Ok(Queued { rows, horizon, more })
 }
 
-/// Runs with their turns. The log is read once for all of them.
-pub(super) fn whole(connection: &Connection, runs: &[RunNo]) -> Result<Vec<Whole>, StoreError> {
-    let tail = Tail::read(connection)?;
+/// Runs with their turns.
+pub(super) fn whole(connection: &Connection, tail: &Tail, runs: &[RunNo]) -> Result<Vec<Whole>, StoreError> {
     let mut found = Vec::with_capacity(runs.len());
+    let mut texts = read::Texts::new();
     for no in runs {
-        if let Some(row) = read::run_no(connection, &tail, *no)? {
-            found.push(Whole { row, turns: read::turns(connection, &tail, *no) });
-        }
+        found.extend(read::whole(connection, tail, *no, &mut texts)?);
     }
     Ok(found)
 }

@@ -12,9 +12,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::pack;
 use super::record::{Part, status_of};
 use super::schema::{self, PART_BITS, instant, nanos};
-use super::tail::{Line, Pending, Tail};
+use super::tail::{Kept, Line, Pending, Tail};
 use crate::id::{RunId, digest16};
-use crate::journal::{AuditLine, Blob, Letter, LetterQuery, Reservation, RunNo, RunRow, RunStatus, StoreError};
+use crate::journal::{AuditLine, Blob, Letter, LetterQuery, Reservation, RunNo, RunRow, RunStatus, StoreError, Whole};
 use crate::value::Value;
 
 /// Connections kept open for the next reader.
@@ -23,11 +23,13 @@ const KEPT: usize = 4;
 pub(super) struct Pool {
     file: PathBuf,
     idle: Mutex<Vec<Connection>>,
+    /// For the next reader that wants it; others read their own meanwhile.
+    tail: Mutex<Option<Kept>>,
 }
 
 impl Pool {
     pub(super) fn new(file: PathBuf) -> Self {
-        Pool { file, idle: Mutex::default() }
+        Pool { file, idle: Mutex::default(), tail: Mutex::default() }
     }
 
     /// Reads with a connection of its own: readers wait neither for the writer nor for each other.
@@ -42,6 +44,20 @@ impl Pool {
         let mut idle = self.idle();
         if result.is_ok() && idle.len() < KEPT {
             idle.push(connection);
+        }
+        result
+    }
+
+    /// As `with`, with the tail of the log. For who reads often: of the log only what is new is read.
+    pub(super) fn with_tail<T>(
+        &self,
+        read: impl FnOnce(&Connection, &Tail) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        // Taken before the snapshot begins, so that it is no newer.
+        let mut kept = self.tail.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default();
+        let result = self.with(|connection| read(connection, kept.catch_up(connection)?));
+        if result.is_ok() {
+            *self.tail.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
         }
         result
     }
@@ -79,6 +95,85 @@ const RUN: &str = "SELECT r.no, f.name, o.version, o.trigger_type, o.prefix, r.k
 /// A run by its number; `None` where there is none. What of it can't be read is said and left empty: the run is listed as
 /// one that waits, and never goes on.
 pub(super) fn run_no(connection: &Connection, tail: &Tail, no: RunNo) -> Result<Option<RunRow>, StoreError> {
+    run_with(connection, tail, no, || part(connection, no, 0))
+}
+
+/// Texts of models that were used a moment ago, by number.
+pub(super) type Texts = HashMap<i64, Vec<u8>>;
+
+/// A run with its turns, each of its parts unpacked once.
+pub(super) fn whole(
+    connection: &Connection,
+    tail: &Tail,
+    no: RunNo,
+    texts: &mut Texts,
+) -> Result<Option<Whole>, StoreError> {
+    let Ok(stored) = stored(connection, no, texts) else {
+        // One damaged part does not make all of it unreadable.
+        let run = run_no(connection, tail, no)?;
+        return Ok(run.map(|row| Whole { row, turns: turns(connection, tail, no) }));
+    };
+    let Some(row) = run_with(connection, tail, no, || Ok(stored.as_deref()))? else { return Ok(None) };
+    let logged = tail.runs.get(&no).map_or(&[][..], |pending| pending.parts.as_slice());
+    let turns = Turns::default().take(no, stored.as_deref().unwrap_or_default());
+    let turns = turns.and_then(|turns| turns.take(no, logged)).map(|turns| turns.0);
+    Ok(Some(Whole { row, turns }))
+}
+
+/// All parts of a run that are in the tables, one after the other; `None` where it has none.
+fn stored(connection: &Connection, no: RunNo, texts: &mut Texts) -> Result<Option<Vec<u8>>, StoreError> {
+    let sql = "SELECT body FROM parts WHERE no >= ?1 AND no < ?2 ORDER BY no";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut found = statement.query([no << PART_BITS, (no + 1) << PART_BITS])?;
+    let mut all: Option<Vec<u8>> = None;
+    while let Some(row) = found.next()? {
+        let body = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
+        let raw = pack::unpack(body, |model| {
+            if let Some(text) = texts.get(&model) {
+                return Ok(Some(text.clone()));
+            }
+            let text = pack::model_text(connection, model)?;
+            if let Some(text) = &text {
+                texts.insert(model, text.clone());
+            }
+            Ok(text)
+        })?;
+        match &mut all {
+            Some(all) => all.extend(raw),
+            None => all = Some(raw),
+        }
+    }
+    Ok(all)
+}
+
+/// Bodies of turns, in their order and without a gap.
+#[derive(Default)]
+struct Turns(Vec<Vec<u8>>);
+
+impl Turns {
+    fn take(mut self, run: RunNo, mut raw: &[u8]) -> Result<Turns, StoreError> {
+        while !raw.is_empty() {
+            self.add(run, &Part::read(&mut raw).ok_or_else(|| damaged(run, "rows"))?)?;
+        }
+        Ok(self)
+    }
+
+    fn add(&mut self, run: RunNo, part: &Part<'_>) -> Result<(), StoreError> {
+        let Part::Turn { seq, body } = part else { return Ok(()) };
+        if usize::try_from(*seq) != Ok(self.0.len()) {
+            return Err(StoreError::Damaged(format!("run number {run} lacks turn {}", self.0.len())));
+        }
+        self.0.push(body.to_vec());
+        Ok(())
+    }
+}
+
+fn run_with<P: AsRef<[u8]>>(
+    connection: &Connection,
+    tail: &Tail,
+    no: RunNo,
+    first: impl FnOnce() -> Result<Option<P>, StoreError>,
+) -> Result<Option<RunRow>, StoreError> {
     let pending = tail.runs.get(&no);
     let mut unread = vec![];
     let mut statement = connection.prepare_cached(RUN)?;
@@ -87,8 +182,8 @@ pub(super) fn run_no(connection: &Connection, tail: &Tail, no: RunNo) -> Result<
         (Some(row), _) => {
             let (mut run, parts) = run_row(row, &mut unread)?;
             // What it was given is in its first part. A payload that was forgotten after its time is an empty map.
-            let first = match part(connection, no, 0) {
-                Ok(Some(first)) if parts > 0 => given(&first),
+            let first = match first() {
+                Ok(Some(first)) if parts > 0 => given(first.as_ref()),
                 Err(StoreError::Damaged(_)) => None,
                 Err(error) => return Err(error),
                 Ok(_) => Some((Value::empty(), Value::empty())),
@@ -236,16 +331,9 @@ fn parts(
 }
 
 pub(super) fn turns(connection: &Connection, tail: &Tail, run: RunNo) -> Result<Vec<Vec<u8>>, StoreError> {
-    let mut bodies = vec![];
-    parts(connection, tail, run, |part| {
-        let Part::Turn { seq, body } = part else { return Ok(()) };
-        if usize::try_from(seq) != Ok(bodies.len()) {
-            return Err(StoreError::Damaged(format!("run number {run} lacks turn {}", bodies.len())));
-        }
-        bodies.push(body.to_vec());
-        Ok(())
-    })?;
-    Ok(bodies)
+    let mut turns = Turns::default();
+    parts(connection, tail, run, |part| turns.add(run, &part))?;
+    Ok(turns.0)
 }
 
 /// The last one of each path and attempt.

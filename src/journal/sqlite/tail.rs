@@ -55,26 +55,56 @@ pub(super) struct Line {
     pub(super) body: Vec<u8>,
 }
 
+/// A tail that a reader keeps, to read on where it ended: the log only grows, until it is sorted.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    tail: Tail,
+    /// Its last row of the log.
+    last: i64,
+    /// How often the log had been sorted then.
+    folds: i64,
+}
+
+impl Kept {
+    /// The tail as a snapshot has it, which must be no older than the last one. After an error it is of no use.
+    pub(super) fn catch_up(&mut self, connection: &Connection) -> Result<&Tail, StoreError> {
+        let sql = "SELECT coalesce((SELECT value FROM marks WHERE name = 'folds'), 0)";
+        let folds: i64 = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+        if folds != self.folds {
+            *self = Kept { folds, ..Kept::default() };
+        }
+        self.last = self.tail.read_on(connection, self.last)?;
+        Ok(&self.tail)
+    }
+}
+
 impl Tail {
     /// What a store's log holds.
     pub(super) fn read(connection: &Connection) -> Result<Tail, StoreError> {
         let mut tail = Tail::default();
-        let mut statement = connection.prepare_cached("SELECT no, body FROM log ORDER BY no")?;
-        let mut rows = statement.query([])?;
+        tail.read_on(connection, 0)?;
+        Ok(tail)
+    }
+
+    /// Takes in what the log holds after a row; answers its last one.
+    fn read_on(&mut self, connection: &Connection, after: i64) -> Result<i64, StoreError> {
+        let mut last = after;
+        let mut statement = connection.prepare_cached("SELECT no, body FROM log WHERE no > ?1 ORDER BY no")?;
+        let mut rows = statement.query([after])?;
         while let Some(row) = rows.next()? {
+            last = row.get(0)?;
             let raw = pack::unpack(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?, |model| {
                 pack::model_text(connection, model)
             })?;
             let mut rest = raw.as_slice();
             while !rest.is_empty() {
                 let Some(entry) = Entry::read(&mut rest) else {
-                    let no: i64 = row.get(0)?;
-                    return Err(StoreError::Damaged(format!("row {no} of its log cannot be read")));
+                    return Err(StoreError::Damaged(format!("row {last} of its log cannot be read")));
                 };
-                tail.apply(&entry);
+                self.apply(&entry);
             }
         }
-        Ok(tail)
+        Ok(last)
     }
 
     pub(super) fn apply(&mut self, entry: &Entry<'_>) {

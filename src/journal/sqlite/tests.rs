@@ -83,6 +83,26 @@ fn tables_and_log_are_one() {
     look(&open(dir.path()));
 }
 
+/// Who reads often keeps the log's tail; whatever is sorted meanwhile, it reads what one sees who reads all of it.
+#[test]
+fn what_a_reader_keeps_of_the_log_is_never_out_of_date() {
+    for log in [0, 700, 1 << 20] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open_with(dir.path(), log).unwrap();
+        let runs: Vec<i64> = (0..5).map(|n| start(&store, "f", &format!("mde:{n}")).no).collect();
+        for round in 0..60 {
+            let (run, seq) = (runs[round % 5], u32::try_from(round / 5).unwrap());
+            write(&store, vec![Op::Turn { run, seq, body: format!("turn {seq} of {run}").into_bytes() }]).unwrap();
+            let whole = store.whole(&runs).unwrap();
+            for (whole, no) in whole.iter().zip(&runs) {
+                assert_eq!(whole.turns.as_ref().unwrap(), &store.turns(*no).unwrap(), "log {log}, round {round}");
+            }
+            assert_eq!((whole.len(), &whole[0].row), (5, &store.run(&whole[0].row.id).unwrap().unwrap()));
+            assert_eq!(store.queued(0, 9).unwrap().rows.len(), 5);
+        }
+    }
+}
+
 /// As after a kill: the log was not sorted, and the next start finds all of it.
 #[test]
 fn a_log_that_was_left_behind_is_taken_over() {
