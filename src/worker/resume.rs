@@ -18,7 +18,7 @@ use super::shelf::Shelf;
 use super::sleep::{self, Sleepers};
 use super::timers::Timers;
 use super::{Deps, Msg, RunEvent};
-use crate::engine::{InputKind, Outcome};
+use crate::engine::{InputKind, Outcome, Verdict};
 use crate::guard::locks::Locks;
 use crate::id::{OpId, RunId};
 use crate::journal::{self, Answer, Batch, Op, RunNo, RunRow, RunStatus, StoreError};
@@ -346,6 +346,10 @@ impl Loop {
                     }
                 }
             },
+            // Another run may have had the target since it was looked at: it is locked and looked at again.
+            Some(Open::Check(call)) if call.action.look.is_some() => {
+                self.pending.push_back((no, InputKind::Checked { op, verdict: Verdict::Again }));
+            }
             Some(Open::Check(_)) => self.recheck(no, op, now, false),
         }
     }

@@ -283,12 +283,16 @@ steps:
     /// A service that is slow while the door is shut, and its book of what came in, in order.
     struct Service {
         door: tokio::sync::watch::Sender<bool>,
+        /// Whether it tells what a device is.
+        facts: tokio::sync::watch::Sender<bool>,
+        looks: Mutex<usize>,
         book: Mutex<Vec<(RunId, String)>>,
     }
 
     impl Service {
         fn new(open: bool) -> Arc<Service> {
-            Arc::new(Service { door: tokio::sync::watch::channel(open).0, book: Mutex::default() })
+            let [door, facts] = [open, true].map(|open| tokio::sync::watch::channel(open).0);
+            Arc::new(Service { door, facts, looks: Mutex::default(), book: Mutex::default() })
         }
 
         fn open(&self) {
@@ -305,6 +309,9 @@ steps:
 
     impl Sends for Line {
         fn send(&self, _: Permit, run: &RunId, call: Arc<Call>) -> BoxFuture<'static, Reply> {
+            if call.purpose == Purpose::Look {
+                *self.0.looks.lock().unwrap() += 1;
+            }
             if call.purpose == Purpose::Main {
                 self.0.book.lock().unwrap().push((run.clone(), call.action.name.to_string()));
             }
@@ -317,7 +324,11 @@ steps:
         }
 
         fn fetch(&self, _: &str, _: &str, _: Map) -> BoxFuture<'static, Result<Value, Outcome>> {
-            Box::pin(async { Ok(Value::empty()) })
+            let mut facts = self.0.facts.subscribe();
+            Box::pin(async move {
+                let _told = facts.wait_for(|told| *told).await;
+                Ok(Value::object([("id", Value::str(DEVICE)), ("tags", Value::list(vec![]))]))
+            })
         }
     }
 
@@ -450,6 +461,26 @@ steps:
         came.dedup();
         assert_eq!(came.len(), 40);
         assert!(desk.store.sleepers().unwrap().is_empty());
+    }
+
+    /// Another run may have had the target meanwhile, however short the time was.
+    #[tokio::test]
+    async fn what_was_looked_at_before_a_restart_is_looked_at_again() {
+        let (mut desk, service) = (Desk::new(&acts()), Service::new(true));
+        desk.config = "store: { path: ./data }\nflows: [./flows]\nprotected: { devices: [{ tag: no-automation }] }\n";
+        service.facts.send_replace(false);
+        let first = worker(&desk, &service).await;
+        first.accepted(desk.accept_with(0..1, |_| contains(7)).await);
+        let looks = || *service.looks.lock().unwrap();
+        until("it was looked at, and what it is is asked", &first, |_| {
+            looks() == 1 && desk.store.turns(1).unwrap().len() == 2
+        })
+        .await;
+        drop(first);
+        service.facts.send_replace(true);
+        let second = worker(&desk, &service).await;
+        until("it ends", &second, |_| desk.with(RunStatus::Succeeded) == 1).await;
+        assert_eq!((looks(), service.book().len()), (2, 1));
     }
 
     #[tokio::test]

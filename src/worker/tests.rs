@@ -74,6 +74,8 @@ impl Sends for Door {
     }
 }
 
+const CONFIG: &str = "store: { path: ./data }\nflows: [./flows]\n";
+
 /// A store, a flow and a clock; workers come and go.
 pub(super) struct Desk {
     pub(super) store: Arc<MemoryStore>,
@@ -81,6 +83,7 @@ pub(super) struct Desk {
     now: Arc<Mutex<Timestamp>>,
     bug: Arc<AtomicBool>,
     holds: Arc<Holds>,
+    pub(super) config: &'static str,
 }
 
 impl Desk {
@@ -92,7 +95,14 @@ impl Desk {
         let (flow, faults) = check(&Source::new("f.yaml", flow), &world, true);
         let flow = Arc::new(flow.unwrap_or_else(|| panic!("{faults:?}")));
         let now = Arc::new(Mutex::new("2026-11-24T08:00:00Z".parse().unwrap()));
-        Desk { store: Arc::new(MemoryStore::new()), flow, now, bug: Arc::default(), holds: Arc::default() }
+        Desk {
+            store: Arc::new(MemoryStore::new()),
+            flow,
+            now,
+            bug: Arc::default(),
+            holds: Arc::default(),
+            config: CONFIG,
+        }
     }
 
     pub(super) fn clock(&self) -> Clock {
@@ -119,8 +129,7 @@ impl Desk {
     }
 
     pub(super) async fn worker_of(&self, client: Arc<dyn Sends>) -> Worker {
-        let config =
-            Config::parse("store: { path: ./data }\nflows: [./flows]\n", "config.yaml", Path::new(".")).unwrap();
+        let config = Config::parse(self.config, "config.yaml", Path::new(".")).unwrap();
         let deps = Deps {
             store: Arc::clone(&self.store) as Arc<dyn Store>,
             client,

@@ -17,6 +17,7 @@ use watchfloor::journal::{RunQuery, RunRow, RunStatus, Store};
 use watchfloor::trigger::alert_poll::{Fetch, Pollers};
 use watchfloor::trigger::{Event, Flows, Gate, Intake, Phase, batch, schedule};
 use watchfloor::value::Value;
+use watchfloor::worker::turn::Turn;
 use watchfloor::worker::{Deps, Worker};
 
 use super::disk::{Disk, Wear};
@@ -26,6 +27,8 @@ use super::{Dice, Tally, after, locked};
 
 /// For so long things go wrong, in milliseconds.
 const STORM: u64 = 3 * 3_600_000;
+/// Runs that are asked for at one moment.
+const CROWD: u64 = 6;
 /// For so long the last life may take to bring everything to an end.
 const CALM: u64 = 12 * 3_600_000;
 
@@ -46,7 +49,7 @@ struct Ground {
     wear: Wear,
     begin: Timestamp,
     /// Events that somebody sends until he is told that they were taken: when, and which.
-    asks: Vec<(Timestamp, u64)>,
+    asks: Vec<(Timestamp, &'static str, u64)>,
     taken: Arc<Mutex<BTreeSet<u64>>>,
 }
 
@@ -55,7 +58,12 @@ pub(super) fn play(seed: u64) -> Course {
     let begin: Timestamp = "2026-11-20T08:00:00Z".parse().unwrap();
     let kept = Arc::new(MemoryStore::new());
     let tenant = Arc::new(Tenant::new(dice.clone(), begin, Arc::clone(&kept)));
-    let asks = (0..dice.between(1, 4)).map(|n| (after(begin, dice.below(STORM)), n)).collect();
+    let mut asks: Vec<_> = (0..dice.between(1, 4)).map(|n| (after(begin, dice.below(STORM)), "asked", n)).collect();
+    // Crowds that want one target and few places, one of them when nothing goes wrong any more.
+    let crowds = [after(begin, dice.below(STORM)), after(begin, STORM + dice.below(STORM))];
+    for (at, flow, n) in crowds.iter().zip([100, 200]).flat_map(|(at, n)| [(at, "rush", n), (at, "crowd", n + 50)]) {
+        asks.extend((n..n + CROWD).map(|n| (*at, flow, n)));
+    }
     let wear = Wear { fails: dice.below(3) * 8, fills: dice.below(3) * 3, crashes: dice.below(3) * 5 };
     let jumps = dice.below(4) == 0;
     let (offset, taken) = (Arc::default(), Arc::default());
@@ -178,7 +186,9 @@ impl Ground {
             crashed,
             failed: fate.failed.load(Ordering::Relaxed),
         };
-        let Some(worker) = self.start(disk, &stop).await else { return ends(false, false) };
+        // The fewer make calls at a time, the more wait on disk.
+        let in_flight = if calm { 1 } else { usize::try_from(self.dice.between(1, 4)).unwrap() };
+        let Some(worker) = self.start(disk, &stop, in_flight).await else { return ends(false, false) };
         if self.jumps && !calm {
             tokio::spawn(jump(self.dice.clone(), Arc::clone(&self.offset)));
         }
@@ -207,18 +217,17 @@ impl Ground {
     }
 
     /// The service, and who asks it.
-    async fn start(&self, disk: Arc<Disk>, stop: &CancellationToken) -> Option<Worker> {
+    async fn start(&self, disk: Arc<Disk>, stop: &CancellationToken, in_flight: usize) -> Option<Worker> {
         let store: Arc<dyn Store> = disk;
-        let in_flight = usize::try_from(self.dice.between(1, 4)).unwrap();
         // The first start is told where to begin; until that is on disk, each one is the first.
         let from = self.kept.get("poll/mde/mde.alert.new").unwrap().is_none().then_some(self.begin);
         let line = Line(Arc::clone(&self.tenant));
         let (clock, begin) = (self.clock(), self.begin);
         let (worker, intake) = Host { store, line, clock, begin, from, in_flight }.start(stop).await?;
-        for (at, number) in &self.asks {
+        for (at, flow, number) in &self.asks {
             if !locked(&self.taken).contains(number) {
                 let wait = Duration::try_from(at.duration_since(self.tenant.now())).unwrap_or_default();
-                tokio::spawn(ask(Arc::clone(&intake), wait, *number, Arc::clone(&self.taken)));
+                tokio::spawn(ask(Arc::clone(&intake), wait, flow, *number, Arc::clone(&self.taken)));
             }
         }
         Some(worker)
@@ -236,6 +245,12 @@ impl Ground {
             }
         }
         self.tenant.note("it does not become quiet".into());
+        for row in self.rows().iter().filter(|row| !row.status.is_final()) {
+            let turns = self.kept.turns(row.no).unwrap();
+            let commands: Vec<_> = turns.iter().map(|body| Turn::decode(body).unwrap().commands).collect();
+            let RunRow { id, flow, status, reason, .. } = row;
+            self.tenant.note(format!("{id} of {flow} is {status:?}, {reason:?}: {commands:?}"));
+        }
         true
     }
 
@@ -254,7 +269,7 @@ impl Ground {
             }
         }
         self.judge_batches(&rows);
-        let asked = rows.iter().filter(|row| &*row.flow == "asked").count();
+        let asked = rows.iter().filter(|row| matches!(&*row.flow, "asked" | "rush" | "crowd")).count();
         if asked != self.asks.len() {
             tenant.wrong(format!("I1: {asked} runs of asked, {} were asked for", self.asks.len()));
         }
@@ -299,13 +314,13 @@ fn is_settled(row: &RunRow) -> bool {
 }
 
 /// Sends an event until it is taken.
-async fn ask(intake: Arc<Intake>, wait: Duration, number: u64, taken: Arc<Mutex<BTreeSet<u64>>>) {
+async fn ask(intake: Arc<Intake>, wait: Duration, flow: &'static str, number: u64, taken: Arc<Mutex<BTreeSet<u64>>>) {
     sleep(wait).await;
     loop {
         let event = Event {
             kind: "manual".into(),
             connection: None,
-            flow: Some("asked".into()),
+            flow: Some(flow.into()),
             only: None,
             key: format!("manual:{number}"),
             occurred: intake.clock.now(),

@@ -17,7 +17,7 @@ use watchfloor::worker::Registry;
 pub(super) const CAP: usize = 4;
 
 /// Every effect, with and without a look-up; a loop with claims; waits; batches; a flow in shadow.
-const FLOWS: [&str; 6] = [
+const FLOWS: [&str; 8] = [
     r#"
 flow: isolate
 owner: soc@contoso.example
@@ -75,6 +75,22 @@ steps:
     with: { to: [soc@contoso.example], subject: "{{ trigger.count }} {{ trigger.key }}", text: "{{= trigger.items[0].alert_id }}" }
 "#,
     r#"
+flow: rush
+owner: soc@contoso.example
+trigger: { type: manual, concurrency: { max: 2 } }
+inputs: { alert_id: string }
+steps:
+  - { action: teams.post, with: { title: rush, text: "{{ inputs.alert_id }}" } }
+"#,
+    r#"
+flow: crowd
+owner: soc@contoso.example
+trigger: { type: manual }
+inputs: { alert_id: string }
+steps:
+  - { action: mde.run_antivirus_scan, with: { machine_id: "DEVICE0", comment: "{{ inputs.alert_id }}" } }
+"#,
+    r#"
 flow: asked
 owner: soc@contoso.example
 trigger: { type: manual }
@@ -119,7 +135,7 @@ pub(super) fn site() -> &'static Site {
             config.connections.values().map(|connection| (Arc::clone(&connection.name), connection.kind)).collect();
         let devices: Vec<String> = (0..3).map(|n| format!("'{}'", device(n))).collect();
         let compile = |text: &&str| {
-            let text = text.replace("DEVICES", &devices.join(", "));
+            let text = text.replace("DEVICES", &devices.join(", ")).replace("DEVICE0", &device(0));
             let world = World {
                 catalog: &catalog,
                 connections: Some(&kinds),
