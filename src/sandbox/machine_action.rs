@@ -161,6 +161,18 @@ pub(super) fn cancel(world: &World, state: &mut State, call: &Call, id: &str, no
     get(world, state, id, now)
 }
 
+/// `{"machine": "…", "status": "…"}`: how what is asked of this device ends from now on.
+pub(super) fn ends(world: &World, call: &Call) -> Result<(), String> {
+    const WORDS: [&str; 4] = ["Succeeded", "Failed", "TimeOut", "Pending"];
+    let body = call.object()?;
+    let text = |key: &str| body.get(key).and_then(Json::as_str).unwrap_or("");
+    let (device, _) = find_device(world, text("machine")).ok_or("machine: there is no such device")?;
+    let word = WORDS.into_iter().find(|word| *word == text("status"));
+    let word = word.ok_or_else(|| format!("status: one of {}", WORDS.join(", ")))?;
+    world.state().ends.insert(device, word);
+    Ok(())
+}
+
 /// Lists print `lastUpdateTimeUtc`, single answers `lastUpdateDateTimeUtc`.
 fn action_json(world: &World, state: &State, action: &MachineAction, now: Timestamp, listed: bool) -> Json {
     let device = world.plan.devices.get(action.device);

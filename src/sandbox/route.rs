@@ -116,7 +116,8 @@ fn throttle(world: &World, state: &mut State, call: &Call, service: Service, pat
     Some(Answer { retry_after: limit.says_when.then_some(seconds), ..answer })
 }
 
-/// `GET /_sandbox/ledger[?flows=a,b]`, `POST /_sandbox/faults|feed|hunting|certificate|federated|roles|secret`. No credentials: it listens on loopback.
+/// `GET /_sandbox/ledger[?flows=a,b]`, `POST /_sandbox/faults|feed|hunting|ends|certificate|federated|roles|secret`. No
+/// credentials: it listens on loopback.
 pub(super) fn control(world: &World, call: &Call) -> Answer {
     let refuse = |message: String| Answer::error(400, "BadRequest", message);
     let done = |done: Result<(), String>| done.map_or_else(refuse, |()| Answer::empty(204));
@@ -145,6 +146,7 @@ pub(super) fn control(world: &World, call: &Call) -> Answer {
             }
             Err(message) => refuse(message),
         },
+        ("POST", ["ends"]) => done(super::machine_action::ends(world, call)),
         ("POST", ["certificate"]) => done(world.state().trust.certificate(&String::from_utf8_lossy(&call.body))),
         ("POST", ["secret"]) => done(vault::set(world, &call.body)),
         ("POST", ["federated"]) => done(world.state().trust.federate(&call.body)),

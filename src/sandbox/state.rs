@@ -37,6 +37,8 @@ pub(super) struct State {
     pub(super) born: Vec<Timestamp>,
     pub(super) alerts: Vec<AlertState>,
     pub(super) actions: Vec<MachineAction>,
+    /// How machine actions of a device end, by its index, where somebody set it; `Pending` never ends.
+    pub(super) ends: BTreeMap<usize, &'static str>,
     /// Tags and values of devices that were changed, by the device's index.
     pub(super) tags: BTreeMap<usize, Vec<String>>,
     pub(super) values: BTreeMap<usize, String>,
@@ -259,7 +261,8 @@ impl State {
         if action.cancelled.is_some() {
             return "Cancelled";
         }
-        if offline {
+        let end = self.ends.get(&action.device).copied().unwrap_or("Succeeded");
+        if offline || end == "Pending" {
             return "Pending";
         }
         if action.stuck {
@@ -274,7 +277,7 @@ impl State {
         let age = now.duration_since(action.created);
         let delay = world.settings.action_delay;
         if age >= delay {
-            "Succeeded"
+            end
         } else if age.as_millis() * 2 >= delay.as_millis() {
             "InProgress"
         } else {

@@ -11,6 +11,7 @@ mod cel;
 mod cli;
 mod codes;
 mod commands;
+mod confirm;
 mod contract;
 mod crash;
 mod demo;
