@@ -268,9 +268,16 @@ impl Judge<'_> {
             }
             found.push(finding(Level::Fail, text).todo(&where_to.remove(role, *narrower)));
         }
-        if missing.is_empty() && excess.is_empty() {
+        if missing.is_empty() && excess.is_empty() && (needs.azure.is_empty() || !held.roles.is_empty()) {
             let list = join(held.roles.iter().map(String::as_str));
             found.push(finding(Level::Ok, if list.is_empty() { "none is needed".into() } else { list }));
+        }
+        for (role, actions) in &needs.azure {
+            let actions = join(actions.iter().map(|it| &**it));
+            let text = format!(
+                "{actions} needs the Azure role {role} on the workspace; no token tells whether it is assigned"
+            );
+            found.push(finding(Level::Note, text).todo(&where_to.assign(role)));
         }
         for (other, actions) in &needs.others {
             let text = format!("{} needs {other}, which no token tells", join(actions.iter().map(|it| &**it)));
@@ -333,6 +340,15 @@ impl Grant {
                  then Grant admin consent"
             ),
         }
+    }
+
+    /// A role in Azure, which is assigned where it counts.
+    fn assign(&self, role: &str) -> String {
+        let whom = if self.machine { "the managed identity" } else { "the app" };
+        format!(
+            "see that it is: the workspace in the Azure portal > Access control (IAM) > Role assignments; else Add role \
+             assignment > {role} > {whom}"
+        )
     }
 
     fn remove(&self, role: &str, narrower: Option<&str>) -> String {

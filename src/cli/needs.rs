@@ -19,6 +19,9 @@ const BY_PEOPLE: [&str; 8] = [
     "mde.update_alert",
 ];
 
+/// How the catalogue says of an action's permission that it is an Azure role.
+const ON_WORKSPACE: &str = " (a role on the workspace)";
+
 /// What one connection is used for.
 #[derive(Debug, Default)]
 pub(super) struct Needs {
@@ -26,7 +29,9 @@ pub(super) struct Needs {
     pub(super) actions: BTreeMap<Arc<str>, BTreeSet<Arc<str>>>,
     /// Application permissions, as a token has them, with the actions that need each.
     pub(super) roles: BTreeMap<String, BTreeSet<Arc<str>>>,
-    /// What is granted in another place than the token: a webhook, a role in Azure.
+    /// Azure roles on the workspace: they are assigned there, and no token tells them.
+    pub(super) azure: BTreeMap<String, BTreeSet<Arc<str>>>,
+    /// What is granted in another place than the token: a webhook.
     pub(super) others: BTreeMap<String, BTreeSet<Arc<str>>>,
 }
 
@@ -82,20 +87,14 @@ impl Needs {
             for role in &roles {
                 self.roles.entry((*role).to_owned()).or_default().insert(Arc::clone(name));
             }
-            if roles.is_empty() {
+            if let Some(role) = action.permission.strip_suffix(ON_WORKSPACE) {
+                self.azure.entry(role.to_owned()).or_default().insert(Arc::clone(name));
+            } else if roles.is_empty() {
                 self.others.entry(action.permission.to_string()).or_default().insert(Arc::clone(name));
             }
         }
-        // What another needed one covers is not needed.
-        let names: Vec<String> = self.roles.keys().cloned().collect();
-        for narrow in &names {
-            let wide = names.iter().find(|wide| *wide != narrow && covers(wide, narrow));
-            if let Some(wide) = wide
-                && let Some(actions) = self.roles.remove(narrow)
-            {
-                self.roles.entry(wide.clone()).or_default().extend(actions);
-            }
-        }
+        fold(&mut self.roles);
+        fold(&mut self.azure);
     }
 
     /// Needed, and not among those granted.
@@ -112,6 +111,19 @@ impl Needs {
     }
 }
 
+/// What another needed one covers is not needed.
+fn fold(needed: &mut BTreeMap<String, BTreeSet<Arc<str>>>) {
+    let names: Vec<String> = needed.keys().cloned().collect();
+    for narrow in &names {
+        let wide = names.iter().find(|wide| *wide != narrow && covers(wide, narrow));
+        if let Some(wide) = wide
+            && let Some(actions) = needed.remove(narrow)
+        {
+            needed.entry(wide.clone()).or_default().extend(actions);
+        }
+    }
+}
+
 /// Whether a word is an application permission: `Machine.Isolate`, `Alert.Read.All`.
 fn is_role(word: &str) -> bool {
     let mut parts = word.split('.');
@@ -123,7 +135,10 @@ fn is_role(word: &str) -> bool {
 /// Whether one permission allows all that another allows (permission tables of the services).
 fn covers(wide: &str, narrow: &str) -> bool {
     let read = |role: &str| role.replacen(".Read", ".ReadWrite", 1) == wide && !role.contains(".ReadWrite");
-    wide == narrow || read(narrow) || (wide == "Investigation.manage" && narrow == "Investigation.read")
+    wide == narrow
+        || read(narrow)
+        || (wide == "Investigation.manage" && narrow == "Investigation.read")
+        || (wide == "Microsoft Sentinel Responder" && narrow == "Microsoft Sentinel Reader")
 }
 
 /// The name of the API among which a permission of a connection's kind is found.

@@ -24,11 +24,14 @@ pub(super) fn run(args: &Args, global: &Global, out: &Out) -> Result<ExitCode, E
     let mut items: Vec<Json> = vec![];
     for (name, needs) in &needs {
         let kind = config.connections.get(name).map(|connection| connection.kind);
-        for (permission, actions) in needs.roles.iter().chain(&needs.others) {
+        let api = kind.and_then(needs::api);
+        let granted = needs.roles.iter().chain(&needs.others).map(|it| (it, api));
+        let assigned = needs.azure.iter().map(|it| (it, Some("Azure role on the workspace")));
+        for ((permission, actions), api) in granted.chain(assigned) {
             let flows: std::collections::BTreeSet<_> =
                 actions.iter().filter_map(|action| needs.actions.get(action)).flatten().collect();
             items.push(json!({
-                "connection": name, "kind": kind.map(|kind| kind.as_str().to_owned()), "api": kind.and_then(needs::api),
+                "connection": name, "kind": kind.map(|kind| kind.as_str().to_owned()), "api": api,
                 "permission": permission, "actions": actions, "flows": flows,
             }));
         }

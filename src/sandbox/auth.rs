@@ -117,8 +117,10 @@ pub(super) fn mint(world: &World, state: &mut State, resource: &str, client: &st
         "aud": resource, "iss": format!("https://sts.windows.net/{TENANT}/"), "tid": TENANT, "appid": client,
         "iat": now.as_second(), "nbf": now.as_second(), "exp": expires.as_second(), "uti": draw.hex(22), "ver": "1.0",
     });
-    let some = !roles.is_empty();
-    if let (true, Some(members)) = (some, claims.as_object_mut()) {
+    // What an application may do in Azure is a role on the workspace, which the service asks and no token tells.
+    let azure = matches!(service_of(resource), Some(Service::Azure | Service::Logs));
+    let some = if azure { client != CLIENT_WITHOUT_ROLES } else { !roles.is_empty() };
+    if let (false, Some(members)) = (roles.is_empty(), claims.as_object_mut()) {
         members.insert("roles".to_owned(), json!(roles));
     }
     let encode = |text: String| URL_SAFE_NO_PAD.encode(text);
@@ -136,15 +138,15 @@ fn roles(world: &World, state: &State, resource: &str, client: &str) -> BTreeSet
     if client == CLIENT_WITHOUT_ROLES {
         return BTreeSet::new();
     }
-    if let Some(roles) = &state.roles {
+    let azure = matches!(service_of(resource), Some(Service::Azure | Service::Logs));
+    if let (Some(roles), false) = (&state.roles, azure) {
         return roles.clone();
     }
     let connectors: &[&str] = match service_of(resource) {
         Some(Service::Mde) => &["mde"],
         Some(Service::Graph) => &["xdr", "entra", "exchange"],
         Some(Service::CloudApps) => &["cloud_apps"],
-        // What an application may do there is a role on the workspace, not in the token; some claim keeps the gate open.
-        Some(Service::Azure | Service::Logs) => &["azure"],
+        Some(Service::Azure | Service::Logs) => return BTreeSet::new(),
         None if resource == MAIL => return BTreeSet::from(["SMTP.SendAsApp".to_owned()]),
         // A vault asks its own policies, not the token.
         None => return BTreeSet::new(),

@@ -125,6 +125,57 @@ fn the_least_permissions_are_listed_by_connection() {
     assert_eq!((&isolate["api"], &isolate["flows"]), (&json!("WindowsDefenderATP"), &json!(["isolate-high-severity"])));
 }
 
+/// Reads and closes incidents, and reads logs.
+const SENTINEL: &str = r#"
+flow: close-incident
+description: Closes an incident of Sentinel.
+owner: soc@contoso.example
+trigger: { type: manual }
+inputs: { id: string }
+steps:
+  - { id: it, action: azure.get_incident, with: { incident_id: "{{ inputs.id }}" } }
+  - { id: rows, action: azure.query_logs, with: { query: "SigninLogs | count" } }
+  - { action: azure.update_incident, with: { incident_id: "{{ it.id }}", severity: Low } }
+"#;
+
+#[test]
+fn roles_in_azure_are_told_as_such_and_never_as_missing() {
+    let tenant = Tenant::new(3, 1, |_| {});
+    let site = Site::new(&tenant).flow("close-incident", SENTINEL);
+    let base = format!("http://{}", tenant.http_addr());
+    edit(&site, |config| {
+        let entra = config.split_once("kind: mde, ").unwrap().1.split_once("credential: ").unwrap().1;
+        let entra = entra.split_once(", rate").unwrap().0.to_owned();
+        let azure = ["azure", "log_analytics"].map(|kind| {
+            format!(
+                "{kind}: {{ kind: {kind}, base_url: \"{base}/v1/workspaces/9c2f\", credential: {entra}, rate: off }}, "
+            )
+        });
+        config.replace("{ mde: {", &format!("{{ {}mde: {{", azure.concat()))
+    });
+    let listed = site.json(&["permissions"]);
+    let of = |connection: &str| {
+        let mine = listed.as_array().unwrap().iter().filter(|it| it["connection"] == connection);
+        mine.map(|it| (it["permission"].clone(), it["api"].clone(), it["actions"].clone())).collect::<Vec<_>>()
+    };
+    let role = json!("Azure role on the workspace");
+    let both = json!(["azure.get_incident", "azure.update_incident"]);
+    assert_eq!(of("azure"), [(json!("Microsoft Sentinel Responder"), role.clone(), both)], "it covers the reader's");
+    assert_eq!(of("log_analytics"), [(json!("Log Analytics Reader"), role, json!(["azure.query_logs"]))]);
+    // What is granted elsewhere is in no token for Azure.
+    grant(&tenant, &["Alert.Read.All"]);
+    let said = site.cli(&["doctor", "azure", "log_analytics", "-o", "json"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    for (about, role) in [("azure", "Microsoft Sentinel Responder"), ("log_analytics", "Log Analytics Reader")] {
+        assert_eq!(found(&said, about, "permissions", "fail"), Vec::<String>::new());
+        assert_eq!(found(&said, about, "permissions", "ok"), Vec::<String>::new(), "nobody can see that");
+        let notes = found(&said, about, "permissions", "note");
+        let tells = [role, "no token tells whether it is assigned", "Access control (IAM)"];
+        assert!(notes.len() == 1 && tells.iter().all(|it| notes[0].contains(it)), "{notes:?}");
+        assert_eq!(found(&said, about, "token", "ok").len(), 1, "{said:?}");
+    }
+}
+
 #[test]
 fn doctor_names_the_step_for_what_is_broken() {
     let ahead = Clock::from_fn(|| Clock::system().now().checked_add(SignedDuration::from_mins(20)).unwrap());
