@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::adaptive::{is_card, is_yaml};
 use super::cx::Checker;
 use super::fields::given;
 use super::program::{ActionStep, Dyn, RetryOn, RetryPolicy, StepKind};
@@ -212,6 +213,11 @@ impl Checker<'_> {
                 .help("keep one of them");
             return None;
         }
+        if target.context == Context::CardJson && is_yaml(&path.text) && !is_card(&path.text) {
+            self.error("WF0408", path.span, format!("`{}` would be taken for a flow", path.text))
+                .help("a card in YAML is named `NAME.card.yaml`");
+            return None;
+        }
         let text = match (self.world.include)(&path.text) {
             Ok(text) => text,
             Err(reason) => {
@@ -224,6 +230,7 @@ impl Checker<'_> {
         let value = match target.context {
             // A query takes its values as bound parameters; its text is never a template.
             Context::Kql => Dyn::Const(Value::str(text)),
+            Context::CardJson if is_yaml(&path.text) => self.card_file(&path.text, &text)?,
             context => Dyn::Text(self.file_template(&path.text, &text, context)?),
         };
         Some((Arc::clone(&target.name), value))

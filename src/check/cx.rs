@@ -179,16 +179,18 @@ impl<'a> Checker<'a> {
 
     /// A template in a file of its own: faults are told in that file.
     pub(super) fn file_template(&mut self, name: &str, text: &str, context: Context) -> Option<Template> {
-        let source = Source::new(name, text);
-        let (template, faults) = match Template::compile(text, &self.scope, context, true) {
+        let whole = Text { text: text.to_owned(), span: Span::new(0, text.len()), exact: true };
+        self.text_of_file(&Source::new(name, text), &whole, context)
+    }
+
+    /// A text that stands in another file than the flow's.
+    pub(super) fn text_of_file(&mut self, source: &Arc<Source>, text: &Text, context: Context) -> Option<Template> {
+        let (template, faults) = match Template::compile(&text.text, &self.scope, context, true) {
             Ok((template, warnings)) => (Some(template), warnings),
             Err(faults) => (None, faults),
         };
         self.failed |= template.is_none();
-        self.found.extend(faults.into_iter().map(|fault| {
-            let span = Span::new(fault.start, fault.end);
-            finding(&source, span, fault)
-        }));
+        self.found.extend(faults.into_iter().map(|fault| finding(source, place(text, &fault), fault)));
         if let Some(template) = &template {
             self.keep_template(template);
         }
@@ -207,13 +209,7 @@ impl<'a> Checker<'a> {
     }
 
     fn faults(&mut self, text: &Text, faults: Vec<Fault>) {
-        for fault in faults {
-            let span = match text.exact {
-                true => Span::new(text.span.start + fault.start, text.span.start + fault.end),
-                false => text.span,
-            };
-            self.found.push(finding(self.source, span, fault));
-        }
+        self.found.extend(faults.into_iter().map(|fault| finding(self.source, place(text, &fault), fault)));
     }
 
     /// Remembers what is read, so that only this enters the run's state.
@@ -265,6 +261,14 @@ impl<'a> Found<'a> {
 
 pub(super) fn no_error() -> Presence {
     Presence::Never("it is known only in `catch`, in the steps of `on_error` and in `on_failure`".into())
+}
+
+/// Where in its file a fault of a text is.
+fn place(text: &Text, fault: &Fault) -> Span {
+    match text.exact {
+        true => Span::new(text.span.start + fault.start, text.span.start + fault.end),
+        false => text.span,
+    }
 }
 
 fn finding(source: &Arc<Source>, span: Span, fault: Fault) -> Diagnostic {

@@ -5,6 +5,7 @@
 //! `card` is what is kept of a flow that is not compiled.
 
 mod action;
+mod adaptive;
 mod branches;
 pub mod bundle;
 mod calls;
@@ -33,6 +34,7 @@ pub use program::CheckedFlow;
 use crate::catalog::{Catalog, ConnectionKind, Context, ObjectType, Type, roots};
 use crate::diag::{Diagnostic, Severity, Source};
 use crate::flow::Flow;
+pub use adaptive::is_card;
 use calls::Calls;
 use cx::Checker;
 use program::{Block, Dyn};

@@ -235,12 +235,12 @@ fn inner_context(context: Context) -> Context {
 }
 
 /// A list without expressions is one constant.
-fn fold_list(items: Vec<Dyn>) -> Dyn {
+pub(super) fn fold_list(items: Vec<Dyn>) -> Dyn {
     let constants: Option<Vec<Value>> = items.iter().map(constant).collect();
     constants.map_or(Dyn::List(items), |items| Dyn::Const(Value::list(items)))
 }
 
-fn fold_map(members: Vec<(Arc<str>, Dyn)>) -> Dyn {
+pub(super) fn fold_map(members: Vec<(Arc<str>, Dyn)>) -> Dyn {
     let constants: Option<Map> =
         members.iter().map(|(key, member)| Some((Arc::clone(key), constant(member)?))).collect();
     constants.map_or(Dyn::Map(members), |members| Dyn::Const(Value::map(members)))

@@ -1,5 +1,6 @@
 use super::program::{ActionStep, Keep, StepKind};
 use super::*;
+use crate::value::{Map, Value};
 
 const HUNT: &str = r#"
 flow: hunt
@@ -133,4 +134,66 @@ fn no_cut_of_a_flow_panics() {
             world_check(text.get(..at).unwrap_or(""), "");
         }
     }
+}
+
+const CARD: &str = "flow: f\ntrigger: { type: manual }\ninputs: { said: string }\nsteps:\n  - action: teams.post\n    \
+                    with: { title: t, card_file: seen.card.yaml }\n";
+
+struct Said(Value);
+
+impl crate::expr::Env for Said {
+    fn lookup(&self, name: &str) -> Option<&Value> {
+        (name == "inputs").then_some(&self.0)
+    }
+
+    fn now(&self) -> jiff::Timestamp {
+        jiff::Timestamp::UNIX_EPOCH
+    }
+}
+
+fn rendered(part: &Dyn, env: &Said) -> Value {
+    match part {
+        Dyn::Const(value) => value.clone(),
+        Dyn::Text(template) => template.eval(env).unwrap(),
+        Dyn::List(items) => Value::list(items.iter().map(|item| rendered(item, env)).collect()),
+        Dyn::Map(members) => {
+            Value::map(members.iter().map(|(name, it)| (Arc::clone(name), rendered(it, env))).collect())
+        }
+    }
+}
+
+#[test]
+fn what_is_interpolated_into_a_card_in_yaml_stays_text() {
+    let file = "type: AdaptiveCard\nversion: \"1.4\"\nbody:\n  - { type: TextBlock, text: '{{ inputs.said }}' }\n  \
+                - type: TextBlock\n    wrap: true\n    text: |\n      said: {{= inputs.said }}\n";
+    let flow = checked(CARD, file);
+    let StepKind::Action(post) = &flow.root.steps[0].kind else { panic!("{flow:?}") };
+    let (_, card) = post.with.iter().find(|(name, _)| &**name == "card_file").unwrap();
+    for (said, shown) in [
+        ("x\" }\n- { type: Image, url: y", "x\" \\} - \\{ type: Image, url: y"),
+        ("a: b\n- c", "a: b - c"),
+        ("<at>everyone</at>\u{202e}", "&lt;at&gt;everyone&lt;/at&gt;"),
+        ("' &a", "' &amp;a"),
+        ("{{ inputs.said }}", "\\{\\{ inputs.said \\}\\}"),
+    ] {
+        let env = Said(Value::map(Map::from([("said".into(), Value::str(said))])));
+        let card = rendered(card, &env).to_json();
+        let body = serde_json::json!([
+            { "type": "TextBlock", "text": shown },
+            { "type": "TextBlock", "wrap": true, "text": format!("said: {}\n", shown) },
+        ]);
+        let whole = serde_json::json!({ "type": "AdaptiveCard", "version": "1.4", "body": body });
+        assert_eq!(card, whole);
+    }
+}
+
+#[test]
+fn a_card_in_yaml_is_part_of_the_version() {
+    let card =
+        |text: &str| format!("type: AdaptiveCard\nversion: \"1.4\"\nbody: [{{ type: TextBlock, text: {text} }}]\n");
+    let flow = checked(CARD, &card("a"));
+    assert_ne!(flow.version, checked(CARD, &card("b")).version);
+    assert_eq!(flow.version, checked(CARD, &card("a")).version);
+    let again = recompile(&flow.bundle, catalog(), None).unwrap();
+    assert_eq!(again.version, flow.version);
 }

@@ -319,7 +319,7 @@ fn walk(
         if name.is_empty() || name.starts_with('.') {
             continue;
         }
-        let is_flow = name.ends_with(".yaml") || name.ends_with(".yml");
+        let is_flow = (name.ends_with(".yaml") || name.ends_with(".yml")) && !crate::check::is_card(name);
         let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
         if meta.is_symlink() {
             let inside = path.canonicalize().is_ok_and(|target| target.starts_with(root) && target.is_file());
@@ -415,6 +415,7 @@ mod tests {
         std::fs::write(folder.path().join("secret.yaml"), "x").unwrap();
         std::fs::write(flows.join("kql/a.kql"), "AlertInfo").unwrap();
         std::fs::write(flows.join("a.yaml"), "flow: a").unwrap();
+        std::fs::write(flows.join("seen.card.yaml"), "type: AdaptiveCard").unwrap();
         std::os::unix::fs::symlink("../secret.yaml", flows.join("out.yaml")).unwrap();
         std::os::unix::fs::symlink("../../secret.yaml", flows.join("kql/out.kql")).unwrap();
         let (mut found, mut faults) = (vec![], vec![]);

@@ -16,9 +16,13 @@ const FACTS: usize = 30;
 
 /// The message for the webhook, under 20 KB. `Err` says which input is wrong.
 pub(super) fn message(inputs: &Map) -> Result<Json, String> {
-    if let Some(file) = inputs.get("card_file").and_then(Value::as_str) {
-        let card: Json =
-            serde_json::from_str(file).map_err(|error| format!("card_file: the rendered card is no JSON: {error}"))?;
+    if let Some(file) = inputs.get("card_file") {
+        let card: Json = match file.as_str() {
+            Some(text) => serde_json::from_str(text)
+                .map_err(|error| format!("card_file: the rendered card is no JSON: {error}"))?,
+            // A card that was written as YAML has its shape from the check.
+            None => file.to_json(),
+        };
         if card.get("type").and_then(Json::as_str) != Some("AdaptiveCard") {
             return Err("card_file: the rendered card has no \"type\": \"AdaptiveCard\"".into());
         }
@@ -168,5 +172,23 @@ mod tests {
         assert!(message(&inputs(&[("card_file", "{")])).is_err());
         assert!(message(&inputs(&[("card_file", r#"{"type":"Container"}"#)])).is_err());
         assert!(message(&inputs(&[("card_file", r#"{"type":"AdaptiveCard","body":[]}"#)])).is_ok());
+    }
+
+    #[test]
+    fn a_card_with_a_shape_of_its_own_is_bounded_like_text() {
+        let card = |text: &str| {
+            let block =
+                Value::map(Map::from([("type".into(), Value::str("TextBlock")), ("text".into(), Value::str(text))]));
+            let card = [("type", Value::str("AdaptiveCard")), ("body", Value::list(vec![block]))];
+            let card = Value::map(card.into_iter().map(|(key, value)| (Arc::from(key), value)).collect());
+            message(&Map::from([("card_file".into(), card)]))
+        };
+        let hostile = "x\"},{\"type\":\"Image\"";
+        let made = card(hostile).unwrap();
+        assert_eq!(made["attachments"][0]["content"]["body"], json!([{"type": "TextBlock", "text": hostile}]));
+        let refused = card(&"x".repeat(LARGEST)).unwrap_err();
+        assert!(refused.contains("Teams takes less than"), "{refused}");
+        let none = Map::from([("card_file".into(), Value::map(Map::new()))]);
+        assert!(message(&none).unwrap_err().contains("AdaptiveCard"));
     }
 }

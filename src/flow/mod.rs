@@ -33,6 +33,14 @@ pub fn read(source: &Arc<Source>) -> (Option<Flow>, Vec<Diagnostic>) {
     (flow.filter(|_| !broken), faults)
 }
 
+/// Reads a file that is one value with templates in its texts. On any error there is no value.
+pub(crate) fn read_value(source: &Arc<Source>) -> (Option<model::Payload>, Vec<Diagnostic>) {
+    match yaml::parse(source) {
+        Ok(node) => lower::value(source, &node),
+        Err(faults) => (None, faults),
+    }
+}
+
 fn overlaps(old: &Diagnostic, new: &Diagnostic) -> bool {
     new.span.start < old.span.end && old.span.start < new.span.end
         || new.span.start == old.span.start

@@ -2,7 +2,7 @@
 //!
 //! `# error: LINE:COL CODE message` or `# warning: …`, each followed by `# help: …` where there is one. A file without
 //! such lines is right. Under `cases/check` the whole check runs, with the connections below and the webhook `w`; elsewhere
-//! the reading of the file alone. Called flows lie in `called/`.
+//! the reading of the file alone. Called flows lie in `called/`, included files in `files/`.
 //! With `BLESS=1` the lines are rewritten from what is found: read the difference before it is committed.
 
 use std::collections::BTreeMap;
@@ -56,8 +56,8 @@ fn files(root: &Path) -> Vec<PathBuf> {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             match path.is_dir() {
-                // Called flows are read by the cases that call them.
-                true if path.ends_with("called") => {}
+                // Called flows and included files are read by the cases that name them.
+                true if path.ends_with("called") || path.ends_with("files") => {}
                 true => folders.push(path),
                 false if path.extension().is_some_and(|it| it == "yaml") => out.push(path),
                 false => {}

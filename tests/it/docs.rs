@@ -2,7 +2,7 @@
 //! and test that is named is there.
 //!
 //! The word after ```` ```yaml ```` says the kind: nothing for a whole flow file or configuration, `steps` for steps
-//! after those of `BEFORE`, `trigger` for a trigger, `wrong CODE` for a flow whose first fault has that code.
+//! after those of `BEFORE`, `card` for a card in a file, `trigger` for a trigger, `wrong CODE` for a flow whose first fault has that code.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -67,6 +67,11 @@ fn yaml(block: &Block, place: &str, catalog: &Catalog) -> Result<(), String> {
             let flow = format!("flow: excerpt\ntrigger:\n{}steps: [ {{ wait: 1s }} ]\n", indented(&block.text));
             clean(place, flow, catalog)
         }
+        ["card"] => {
+            let step = "- { action: teams.post, with: { title: t, card_file: the.card.yaml } }";
+            let found = found_beside(place, format!("{BEFORE}  {step}\n"), catalog, &block.text);
+            if found.is_empty() { Ok(()) } else { Err(diag::render(&found, false)) }
+        }
         ["suppression"] => {
             let given = watchfloor::suppress::Given { now: "2026-11-24T00:00:00Z".parse().unwrap(), user_scoped: None };
             let (rule, found) = watchfloor::suppress::read(&Source::new(place, block.text.clone()), given);
@@ -90,9 +95,17 @@ fn clean(place: &str, flow: String, catalog: &Catalog) -> Result<(), String> {
 }
 
 fn found(place: &str, flow: String, catalog: &Catalog) -> Vec<Diagnostic> {
+    found_beside(place, flow, catalog, "")
+}
+
+/// As `found`, where the flow's file `the.card.yaml` has this text.
+fn found_beside(place: &str, flow: String, catalog: &Catalog, card: &str) -> Vec<Diagnostic> {
     let connections: BTreeMap<Arc<str>, _> = CONNECTIONS.map(|(name, kind)| (Arc::from(name), kind)).into();
     let webhooks = [Arc::from("w")];
     let include = |file: &str| {
+        if file == "the.card.yaml" {
+            return Ok(card.to_owned());
+        }
         std::fs::read_to_string(root().join("flows").join(file)).map_err(|_| format!("there is no flows/{file}"))
     };
     let called = |flow: &str| -> Option<Arc<Source>> {

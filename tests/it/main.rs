@@ -6,6 +6,7 @@ mod alerts;
 mod batch;
 mod bin;
 mod breaker;
+mod cards;
 mod cases;
 mod cel;
 mod cli;

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::keys::{FLOW, TRIGGER, Want};
-use super::model::{Batch, Concurrency, Flow, Mode, Name, OnFull, Trigger};
+use super::model::{Batch, Concurrency, Flow, Mode, Name, OnFull, Payload, Trigger};
 use crate::diag::{Diagnostic, Severity, Source, Span};
 use crate::yaml::Node;
 use reader::Fields;
@@ -32,6 +32,14 @@ pub(super) fn lower(source: &Arc<Source>, node: &Node) -> (Option<Flow>, Vec<Dia
     let flow = lowering.flow(node);
     let broken = lowering.faults.iter().any(|fault| fault.severity == Severity::Error);
     (Some(flow).filter(|_| !broken), lowering.faults)
+}
+
+/// A file that is one value, as `with:` takes them.
+pub(super) fn value(source: &Arc<Source>, node: &Node) -> (Option<Payload>, Vec<Diagnostic>) {
+    let mut lowering = Lowering { source, faults: vec![], ids: BTreeMap::new() };
+    let value = lowering.value(node);
+    let broken = lowering.faults.iter().any(|fault| fault.severity == Severity::Error);
+    (value.filter(|_| !broken), lowering.faults)
 }
 
 impl Lowering<'_> {

@@ -50,7 +50,7 @@ impl Lowering<'_> {
         out
     }
 
-    fn value(&mut self, node: &Node) -> Option<Payload> {
+    pub(super) fn value(&mut self, node: &Node) -> Option<Payload> {
         let span = node.span;
         match &node.kind {
             Kind::List(items) => Some(Payload::List(items.iter().filter_map(|item| self.value(item)).collect(), span)),
