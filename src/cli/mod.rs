@@ -191,7 +191,7 @@ fn dispatch(args: Args, out: &Out) -> Result<ExitCode, Error> {
         Command::Triggers(command) => triggers::run(&command, out),
         Command::Pause(args) => pause::pause(args, global, out),
         Command::Resume(args) => pause::resume(args, global, out),
-        Command::Schema(args) => schema::run(&args, out),
+        Command::Schema(args) => schema::run(&args, global, out),
         Command::Import(args) => import::run(&args, out),
         Command::Sandbox(args) => sandbox::run(&args, out),
         Command::Status => status::run(global, out),

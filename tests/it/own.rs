@@ -129,3 +129,27 @@ fn a_faulty_file_of_a_user_is_refused_with_its_place() {
         "{said:?}"
     );
 }
+
+#[test]
+fn the_schema_for_editors_names_the_actions_of_this_installation() {
+    let tenant = Tenant::new(3, 1, |_| {});
+    let site = site(&tenant, SocketAddr::from(([127, 0, 0, 1], 1)));
+    let schema = site.cli(&["schema"]).json();
+    let actions = &schema["definitions"]["action_step"]["properties"]["action"];
+    let names = actions["enum"].as_array().unwrap();
+    let listed = site.json(&["actions", "list"]);
+    let listed: Vec<&Json> = listed.as_array().unwrap().iter().map(|it| &it["name"]).collect();
+    assert_eq!(names.iter().collect::<Vec<_>>(), listed);
+    let at = names.iter().position(|name| name == "mde.isolate_machine").unwrap();
+    assert_eq!(actions["enumDescriptions"][at], "Isolate a device");
+    let checks = jsonschema::draft7::new(&schema).unwrap();
+    let flow = |action: &str| json!({ "flow": "a", "trigger": { "type": "manual" }, "steps": [{ "action": action }] });
+    let own = names.iter().find(|name| name.as_str().unwrap().starts_with("ip_reputation.")).unwrap();
+    assert!(checks.is_valid(&flow(own.as_str().unwrap())) && checks.is_valid(&flow("mde.isolate_machine")));
+    assert!(!checks.is_valid(&flow("mde.isolate_machin")));
+    // Without a configuration there are those of the program.
+    let folder = tempfile::tempdir().unwrap();
+    let shipped = command(folder.path(), &["schema"]).json();
+    let shipped = shipped["definitions"]["action_step"]["properties"]["action"]["enum"].as_array().unwrap().len();
+    assert!(shipped > 100 && shipped < names.len(), "{shipped}");
+}
