@@ -232,6 +232,9 @@ pub(super) struct ActionState {
     pub(super) attempt: u32,
     /// Attempts of this round.
     pub(super) tries: u32,
+    /// How many of them found nothing there.
+    #[serde(default)]
+    pub(super) absent: u32,
     /// Rounds that failed for a passing reason.
     pub(super) round: u32,
     /// Intents whose outcome is unknown.

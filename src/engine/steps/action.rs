@@ -176,6 +176,7 @@ impl Walk<'_, '_> {
             phase: ActionPhase::Ready,
             attempt: 0,
             tries: 0,
+            absent: 0,
             round: 0,
             unknowns: 0,
             looks: 0,
@@ -446,13 +447,17 @@ impl Walk<'_, '_> {
         self.try_again(state, failure)
     }
 
-    fn try_again(&mut self, state: &mut ActionState, failure: Failure) -> Poll {
+    fn try_again(&mut self, state: &mut ActionState, mut failure: Failure) -> Poll {
         let policy = &self.action.retry;
+        let absent = self.not_there_yet(&failure.error);
+        state.absent += u32::from(absent);
         let retry = match &policy.on {
             Some(on) => on.iter().any(|on| failure.matches(on)),
-            None => failure.error.transient,
+            None => failure.error.transient || absent,
         };
         if !retry || state.tries >= policy.max {
+            // It was not looked for often enough where the other tries failed in passing.
+            failure.error.transient |= absent && state.absent < state.tries;
             return self.fail(state, failure.error);
         }
         let wait = self.wait(state.tries, failure.retry_after);
@@ -463,12 +468,18 @@ impl Walk<'_, '_> {
         Poll::Pending
     }
 
+    /// What an event has just named may not be everywhere in the service yet. Where a handler waits for the 404 it is one.
+    fn not_there_yet(&self, error: &StepError) -> bool {
+        error.status == 404 && self.action.action.effect == Effect::Read && self.cx.handlers == 0
+    }
+
     /// A passing failure that nobody handles is tried in rounds; then the run is a dead letter.
     fn fail(&mut self, state: &mut ActionState, error: StepError) -> Poll {
         unlock(self.cx, state);
         if error.transient && self.cx.handlers == 0 && state.round + 1 < ROUNDS {
             state.round += 1;
             state.tries = 0;
+            state.absent = 0;
             state.looks = 0;
             let at = later(self.cx.at, Duration::from_secs(30) * 4u32.pow(state.round - 1));
             self.cx.tell(Event::Waits {

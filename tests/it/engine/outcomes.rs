@@ -180,6 +180,31 @@ fn a_read_that_fails_for_a_passing_reason_ends_as_a_dead_letter_after_three_roun
 }
 
 #[test]
+fn what_is_not_there_yet_is_asked_for_again_before_the_run_fails() {
+    let missing = |times: usize| {
+        move |call: &Call, nth: usize| {
+            (&*call.action.name == "mde.get_alert" && nth < times).then(|| refused(404, false))
+        }
+    };
+    assert_eq!(run(missing(1)).status(), "succeeded");
+    let story = run(missing(usize::MAX));
+    assert_eq!(story.calls.len(), 4, "one round: it may never have been there");
+    assert_eq!(story.status(), "failed");
+    // One 404 after three passing failures says little: another round follows.
+    let story = run(|call, nth| {
+        let alert = &*call.action.name == "mde.get_alert";
+        (alert && nth < 4).then(|| if nth == 3 { refused(404, false) } else { refused(503, true) })
+    });
+    assert_eq!(
+        (story.status().as_str(), story.calls.iter().filter(|call| *call == "mde.get_alert").count()),
+        ("succeeded", 5)
+    );
+    // Nothing but reads: what a service did not find it did not change, and will not.
+    let story = run(|call, _| (&*call.action.name == "mde.isolate_machine").then(|| refused(404, false)));
+    assert_eq!(story.calls.iter().filter(|call| *call == "mde.isolate_machine").count(), 1);
+}
+
+#[test]
 fn a_mail_whose_answer_was_lost_is_sent_again_and_says_so() {
     let mut maybe = Vec::new();
     let story = run(|call, nth| {

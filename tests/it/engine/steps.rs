@@ -126,7 +126,7 @@ fn each(options: &str) -> String {
 
 fn users(call: &Call, _: usize) -> Outcome {
     match call.inputs.get("user").and_then(Value::as_str) {
-        Some("b@c.example") => refused(404, false),
+        Some("b@c.example") => refused(403, false),
         Some(user) => done(json!({"id": user, "upn": user})),
         None => done(json!({})),
     }
