@@ -132,7 +132,7 @@ fn safe_json(text: &str) -> String {
 pub(super) fn cell(item: &Json, name: &str) -> String {
     match item.get(name) {
         None | Some(Json::Null) => String::new(),
-        Some(Json::String(text)) => text.clone(),
+        Some(Json::String(text)) => to_the_second(text),
         Some(Json::Object(members)) => {
             let pairs: Vec<_> = members.iter().map(|(key, value)| format!("{key} {value}")).collect();
             pairs.join(", ")
@@ -141,9 +141,28 @@ pub(super) fn cell(item: &Json, name: &str) -> String {
     }
 }
 
+/// Text for a person; of an instant nobody reads the fraction of a second, which JSON keeps.
+fn to_the_second(text: &str) -> String {
+    let instant = text.ends_with('Z') && text.contains('.') && text.starts_with(|first: char| first.is_ascii_digit());
+    let parsed = instant.then(|| text.parse::<jiff::Timestamp>().ok()).flatten();
+    parsed.map_or_else(|| text.to_owned(), |at| format!("{at:.0}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_instant_is_shown_to_the_second_and_other_text_as_it_is() {
+        for (text, shown) in [
+            ("2026-11-24T11:40:15.999948688Z", "2026-11-24T11:40:15Z"),
+            ("2026-11-24T11:40:15Z", "2026-11-24T11:40:15Z"),
+            ("3.5 Z", "3.5 Z"),
+            ("Archive 1.2.Z", "Archive 1.2.Z"),
+        ] {
+            assert_eq!(cell(&serde_json::json!({ "at": text }), "at"), shown);
+        }
+    }
 
     #[test]
     fn terminals_are_not_driven_by_titles() {
