@@ -237,7 +237,7 @@ fn test(args: &Test, global: &Global, out: &Out) -> Result<ExitCode, Error> {
     }
     let header = ["rule", "alert", "created", "severity", "status", "classification", "title"];
     out.list(&items, &header, |item| header.map(|key| cell(item, key)).to_vec());
-    out.say(&format!("{} rules, {} alerts looked at, {} matches", rules.len(), alerts.len(), items.len()));
+    out.say(&format!("rules: {}, alerts looked at: {}, matches: {}", rules.len(), alerts.len(), items.len()));
     if more {
         out.say(&format!("only the newest {LOOKED_AT} alerts were looked at; `--since` narrows it"));
     }
