@@ -81,6 +81,8 @@ pub(super) struct Live {
     pub(super) busy: bool,
     /// Counted among those that could sleep.
     pub(super) naps: bool,
+    /// Counted among those that rest.
+    pub(super) rests: bool,
     /// Counted among those that wait in memory and could wait on disk.
     pub(super) near: bool,
     /// The number of the turn after which it is to leave memory.
@@ -107,6 +109,7 @@ impl Live {
             patience: BTreeMap::new(),
             busy: false,
             naps: false,
+            rests: false,
             near: false,
             leaves: None,
             sleep: Some(Sleep::Awake),

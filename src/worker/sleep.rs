@@ -30,6 +30,8 @@ pub(super) struct Sleepers {
     slices: usize,
     /// Runs that could sleep and are in memory.
     naps: usize,
+    /// Runs in memory that wait for nothing but times and people, whatever they hold meanwhile.
+    resting: usize,
 }
 
 impl Sleepers {
@@ -47,6 +49,10 @@ impl Sleepers {
         self.waking.len()
     }
 
+    pub(super) fn resting(&self) -> usize {
+        self.resting
+    }
+
     pub(super) fn has_room(&self, slices: usize) -> bool {
         self.slices < slices
     }
@@ -62,13 +68,16 @@ impl Sleepers {
 }
 
 impl Live {
-    /// Whether nothing happens to it but a timer or a person, and nobody waits for what it holds.
-    fn idle(&self) -> bool {
+    /// Whether nothing happens to it but a timer or a person.
+    fn rests(&self) -> bool {
         !self.open.is_empty()
             && self.open.values().all(|open| matches!(open, Open::Timer(_) | Open::Park { .. }))
-            && self.held.is_empty()
-            && self.group.is_none()
             && self.sent.is_empty()
+    }
+
+    /// Whether it rests, and nobody waits for what it holds.
+    fn idle(&self) -> bool {
+        self.rests() && self.held.is_empty() && self.group.is_none()
     }
 }
 
@@ -93,6 +102,12 @@ impl Loop {
         if naps != live.naps {
             self.sleepers.naps = if naps { self.sleepers.naps + 1 } else { self.sleepers.naps.saturating_sub(1) };
             live.naps = naps;
+        }
+        let rests = !gone && live.rests();
+        if rests != live.rests {
+            let resting = self.sleepers.resting;
+            self.sleepers.resting = if rests { resting + 1 } else { resting.saturating_sub(1) };
+            live.rests = rests;
         }
     }
 

@@ -207,6 +207,16 @@ async fn who_waits_for_a_timer_leaves_memory_and_goes_on_when_it_is_due() {
 }
 
 #[tokio::test]
+async fn who_rests_in_memory_for_its_group_keeps_no_other_run_from_beginning() {
+    let desk = Desk::new(&WAITS.replace("type: manual", "type: manual, concurrency: { max: 1000 }"));
+    let worker = desk.worker().await;
+    let many = 2 * u32::try_from(super::hold::NEAR).unwrap();
+    worker.accepted(desk.accept(0..many).await);
+    until("all wait, each with its place in the group", &worker, |load| load.live == many as usize && load.busy == 0)
+        .await;
+}
+
+#[tokio::test]
 async fn a_restart_leaves_sleepers_and_the_queue_on_disk_and_goes_on_with_both() {
     let desk = Desk::new(WAITS);
     let first = desk.worker().await;
