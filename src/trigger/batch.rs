@@ -157,27 +157,14 @@ fn offer(gathering: &Gathering, events: Vec<Offer>, now: Timestamp) -> Option<Of
 mod tests {
     use std::sync::atomic::{AtomicI64, Ordering};
 
-    use super::super::testing::{Desk, event, flow, now};
+    use super::super::testing::{Desk, Untyped, event, flow, now};
     use super::super::{Event, follow};
     use super::*;
-    use crate::catalog::Type;
     use crate::check::CheckedFlow;
     use crate::clock::Clock;
-    use crate::expr::{Binding, Expr, Presence, TypeEnv};
+    use crate::expr::Expr;
     use crate::journal::memory::MemoryStore;
     use crate::journal::{RunRow, RunStatus, Store};
-
-    struct Untyped;
-
-    impl TypeEnv for Untyped {
-        fn lookup(&self, name: &str) -> Option<Binding> {
-            (name == "trigger").then_some(Binding { ty: Type::Any, presence: Presence::Always })
-        }
-
-        fn names(&self) -> Vec<Arc<str>> {
-            vec!["trigger".into()]
-        }
-    }
 
     /// Gathers three events, or those of five minutes, by a member of theirs.
     fn gathers(name: &str, key: Option<&str>) -> CheckedFlow {

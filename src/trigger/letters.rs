@@ -102,24 +102,11 @@ impl Intake {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Desk, event, flow};
+    use super::super::testing::{Desk, Untyped, event, flow};
     use super::*;
-    use crate::catalog::Type;
     use crate::check::CheckedFlow;
-    use crate::expr::{Binding, Cond, Presence, TypeEnv};
+    use crate::expr::Cond;
     use crate::journal::LetterQuery;
-
-    struct Untyped;
-
-    impl TypeEnv for Untyped {
-        fn lookup(&self, name: &str) -> Option<Binding> {
-            (name == "trigger").then_some(Binding { ty: Type::Any, presence: Presence::Always })
-        }
-
-        fn names(&self) -> Vec<Arc<str>> {
-            vec!["trigger".into()]
-        }
-    }
 
     fn audit() -> Op {
         Op::Audit { at: super::super::testing::now(), body: b"{}".to_vec() }

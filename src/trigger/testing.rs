@@ -9,6 +9,7 @@ use crate::catalog::{Effect, Type};
 use crate::check::CheckedFlow;
 use crate::check::program::{Block, Bundle, CheckedTrigger};
 use crate::clock::Clock;
+use crate::expr::{Binding, Presence, TypeEnv};
 use crate::flow::model::Mode;
 use crate::journal::RunRow;
 use crate::journal::memory::MemoryStore;
@@ -116,5 +117,18 @@ pub(crate) fn flow(name: &str, kind: &str, connection: &str) -> CheckedFlow {
         effect: Effect::Read,
         uses: BTreeSet::new(),
         bundle: Bundle::default(),
+    }
+}
+
+/// What an expression of a test may name: `trigger`, of any type.
+pub(crate) struct Untyped;
+
+impl TypeEnv for Untyped {
+    fn lookup(&self, name: &str) -> Option<Binding> {
+        (name == "trigger").then_some(Binding { ty: Type::Any, presence: Presence::Always })
+    }
+
+    fn names(&self) -> Vec<Arc<str>> {
+        vec!["trigger".into()]
     }
 }
