@@ -279,7 +279,19 @@ fn strict(text: &str, max_depth: usize, max_nodes: usize) -> Result<Json, String
         strict_indentation: true,
         with_snippet: false,
     };
-    serde_yaml::from_str_with_options(text, options).map_err(|e| e.to_string())
+    serde_yaml::from_str_with_options(text, options).map_err(|e| in_words(&e.to_string()))
+}
+
+/// The parser names a limit that a document goes beyond by its own type's name; a person is told what to change.
+pub(crate) fn in_words(message: &str) -> String {
+    let Some((before, breach)) = message.split_once("budget breached: ") else { return message.to_owned() };
+    let (breach, after) = breach.split_once('}').unwrap_or((breach, ""));
+    let words = match breach.split(' ').next().unwrap_or("") {
+        "Aliases" => "aliases (`*name`) are not taken; write the value out",
+        "Depth" => "lists and maps stand too deep in each other",
+        _ => "the document is larger than is read; divide it",
+    };
+    format!("{before}{words}{after}")
 }
 
 fn fault(file: &str, message: &str) -> Error {
@@ -658,6 +670,20 @@ fn read_action<'a>(name: &str, catalog: &'a Catalog) -> Result<&'a Arc<Action>, 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_goes_beyond_a_limit_is_told_in_words() {
+        let deep = format!("{}1{}", "[".repeat(40), "]".repeat(40));
+        let many = format!("[{}]", "1,".repeat(200_001));
+        for (text, words) in [
+            ("a: &x 1\nb: *x\n", "aliases (`*name`) are not taken"),
+            (&deep, "lists and maps stand too deep"),
+            (&many, "the document is larger than is read"),
+        ] {
+            let told = tree(text).unwrap_err();
+            assert!(told.contains(words) && told.contains(" line ") && !told.contains("budget"), "{told}");
+        }
+    }
 
     #[test]
     fn the_embedded_catalogue_loads() {

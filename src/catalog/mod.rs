@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use load::large_tree;
+pub(crate) use load::{in_words, large_tree};
 use serde_json::Value as Json;
 pub use types::{EnumType, Field, ObjectType, Type};
 

@@ -75,7 +75,7 @@ pub(super) fn text(text: &str, name: &str, folder: &Path) -> Result<Config, Erro
 /// The parser's error as one line with its place, and the key that was meant.
 fn located(name: &str, error: &serde_yaml::Error) -> Error {
     let place = error.location().map_or_else(String::new, |at| format!(":{}:{}", at.line(), at.column()));
-    let full = error.to_string();
+    let full = crate::catalog::in_words(&error.to_string());
     // The parser adds its own words for the place to the first line.
     let shown = strip_place(full.lines().next().unwrap_or("").trim().trim_start_matches("error: "));
     let answer = Error::config(format!("{name}{place}: {shown}"));

@@ -214,7 +214,7 @@ impl<'s> Builder<'s> {
         self.stack.push(Open { span, flow, as_key, expression, template, items });
         if self.stack.len() > MAX_DEPTH {
             self.fault("WF0103", span, format!("lists and maps stand more than {MAX_DEPTH} deep here"))
-                .help("move the inner steps into a flow of their own and `call:` it");
+                .help("nest less; in a flow, move the inner steps into one of their own and `call:` it");
             return Step::Stop;
         }
         self.count(span)

@@ -14,7 +14,7 @@ pub(super) fn fault(source: &Arc<Source>, error: &ScanError) -> Diagnostic {
     if matches!(error.kind(), ErrorKind::RecursionLimitExceeded) {
         let message = format!("lists and maps stand more than {MAX_DEPTH} deep here");
         return Diagnostic::error("WF0103", source, Span::new(at, at + 1), message)
-            .help("move the inner steps into a flow of their own and `call:` it");
+            .help("nest less; in a flow, move the inner steps into one of their own and `call:` it");
     }
     let (line, _) = source.line_col(at);
     let (start, end) = source.line_bounds(line);

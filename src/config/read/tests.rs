@@ -13,6 +13,12 @@ fn refused(text: &str) -> String {
 }
 
 #[test]
+fn an_alias_is_refused_with_its_place_and_the_way_out() {
+    let told = refused("store: &x { path: ./d }\nflows: *x\n");
+    assert_eq!(told, "config.yaml:2:8: aliases (`*name`) are not taken; write the value out");
+}
+
+#[test]
 fn the_example_documents_every_key_and_parses() {
     let text = include_str!("../../../config.example.yaml");
     let config = parse(text).unwrap();
