@@ -18,19 +18,6 @@ steps:
   - { stop: succeeded, reason: "the end is {{ isolation.status }}" }
 "#;
 
-/// Asks once, and has no more time then.
-const HURRY: &str = r#"
-flow: hurry
-trigger: { type: manual }
-inputs: { machine_id: string }
-steps:
-  - id: isolation
-    action: mde.isolate_machine
-    with: { machine_id: "{{ inputs.machine_id }}", comment: "{{ run.id }}" }
-    confirm: { timeout: 2s, on_timeout: ON_TIMEOUT }
-  - { stop: succeeded, reason: "the end is {{ isolation.status }}" }
-"#;
-
 /// How what is asked of a device ends.
 fn ends(tenant: &Tenant, machine: &str, status: &str) {
     let url = format!("http://{}/_sandbox/ends", tenant.http_addr());
@@ -74,7 +61,11 @@ fn a_machine_action_is_followed_to_its_end_or_as_long_as_there_is_time() {
     tenant.feed(40);
     let site = Site::new(&tenant).flow("finish", FINISH);
     let site = ["fail", "continue"].into_iter().fold(site, |site, word| {
-        let text = HURRY.replace("flow: hurry", &format!("flow: hurry-{word}")).replace("ON_TIMEOUT", word);
+        // Asks once, and has no more time then.
+        let hurries = format!("timeout: 2s, on_timeout: {word}");
+        let text = FINISH
+            .replace("flow: finish", &format!("flow: hurry-{word}"))
+            .replace("timeout: 10m, on_timeout: fail", &hurries);
         site.flow(&format!("hurry-{word}"), &text)
     });
     let cases = [
